@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 import tarfile
@@ -27,16 +28,32 @@ from docker.errors import ImageNotFound
 from tests.hosts import packages
 
 KEY_LABEL = "dstack-test.key"
-CACHE = Path(
-    os.environ.get("DSTACK_TEST_CACHE", "~/.cache/dstack-jupyter-tests")
-).expanduser()
+CACHE = Path(os.environ.get("DSTACK_TEST_CACHE", "~/.cache/dstack-jupyter-tests")).expanduser()
 
 #: What the python image is asked to hold; apt adds what these need.
-PYTHON_PACKAGES = ("bash", "coreutils", "findutils", "grep", "gzip", "procps", "python3", "sed", "tar")
+PYTHON_PACKAGES = (
+    "bash",
+    "coreutils",
+    "debianutils",
+    "findutils",
+    "grep",
+    "gzip",
+    "procps",
+    "python3",
+    "sed",
+    "tar",
+)
 #: What apt adds for installing packages inside a system, which nobody does in a test image.
-UNNEEDED = {"debconf", "dpkg", "perl-base", "cdebconf", "gcc-12-base", "install-info", "init-system-helpers"}
+UNNEEDED = re.compile(r"perl|usrmerge|dpkg|debconf|gcc-\d+-base|init-system-helpers|libgdbm|libmd0")
 #: Parts of packages that only readers need.
-UNREAD = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
+UNREAD = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/perl5",
+)
 
 
 @dataclass(frozen=True)
@@ -83,9 +100,7 @@ class Image:
             with tarfile.open(raw, "w") as archive:
                 archive.add(root, arcname=".", filter=_as_root)
             changes = [f"LABEL {KEY_LABEL}={self.key}", f"ENV PATH={self.path}", 'CMD ["sh"]']
-            client.api.import_image_from_file(
-                str(raw), *self.name.split(":"), changes=changes
-            )
+            client.api.import_image_from_file(str(raw), *self.name.split(":"), changes=changes)
         if self.finish:
             self._run_finish(client)
         partial = self.tar.with_suffix(f".{os.getpid()}")
@@ -95,7 +110,9 @@ class Image:
 
     def _run_finish(self, client: docker.DockerClient) -> None:
         """Run the finishing command in a container and flatten what it leaves into the image."""
-        container = client.containers.run(self.name, list(self.finish), detach=True, network_mode="none")
+        container = client.containers.run(
+            self.name, list(self.finish), detach=True, network_mode="none"
+        )
         try:
             if container.wait()["StatusCode"] != 0:
                 raise RuntimeError(f"{self.name} could not finish: {container.logs()[-500:]!r}")
@@ -159,15 +176,16 @@ def _build_busybox(root: Path, downloads: Path) -> None:
 def _build_python(root: Path, downloads: Path) -> None:
     downloads.mkdir(parents=True)
     wanted = packages.with_dependencies(PYTHON_PACKAGES, downloads / "status")
-    wanted = [name for name in wanted if name.partition("=")[0].partition(":")[0] not in UNNEEDED]
+    wanted = [name for name in wanted if not UNNEEDED.search(name)]
     _lay_folders(root)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     packages.unpack(wanted, root, downloads)
-    for name in UNREAD:
-        shutil.rmtree(root / name, ignore_errors=True)
+    for folder in (*(root / name for name in UNREAD), *root.glob("usr/lib/*/gconv")):
+        shutil.rmtree(folder, ignore_errors=True)
     (root / "usr/bin/python").symlink_to("python3")
+    (root / "usr/bin/which").symlink_to("which.debianutils")
     if not (root / "usr/bin/sh").exists():
         (root / "usr/bin/sh").symlink_to("bash")
 
