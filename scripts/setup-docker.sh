@@ -49,7 +49,7 @@ if answers; then exit 0; fi
 exec 9>"$LOCK"
 flock 9
 if answers; then exit 0; fi
-command -v dockerd >/dev/null || apt_install docker.io iptables ca-certificates
+command -v dockerd >/dev/null || apt_install docker.io iptables iproute2 ca-certificates
 if ! answers; then
     say "starting the Docker Engine (log: $LOG)"
     start

@@ -106,6 +106,8 @@ class Image:
         partial = self.tar.with_suffix(f".{os.getpid()}")
         with partial.open("wb") as saved:
             saved.writelines(client.images.get(self.name).save(named=self.name))
+        for outdated in CACHE.glob(f"{self.tar.stem.rpartition('-')[0]}-*.tar"):
+            outdated.unlink()
         partial.replace(self.tar)
 
     def _run_finish(self, client: docker.DockerClient) -> None:
@@ -168,7 +170,7 @@ def _build_busybox(root: Path, downloads: Path) -> None:
     (root / "bin").mkdir()
     binary = next(path for path in unpacked.glob("**/bin/busybox") if path.is_file())
     shutil.copy(binary, root / "bin/busybox")
-    for name in packages._output([binary, "--list"]).split():
+    for name in packages.output([binary, "--list"]).split():
         if name != "busybox":
             (root / "bin" / name).symlink_to("busybox")
 

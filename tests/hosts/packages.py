@@ -17,7 +17,7 @@ class PackageError(RuntimeError):
 
 def candidate_version(package: str) -> str:
     """Return the version of *package* that apt would install now."""
-    for line in _output(["apt-cache", "policy", package]).splitlines():
+    for line in output(["apt-cache", "policy", package]).splitlines():
         if line.strip().startswith("Candidate:"):
             version = line.split(":", 1)[1].strip()
             if version != "(none)":
@@ -31,10 +31,8 @@ def with_dependencies(packages: Sequence[str], empty_status: Path) -> list[str]:
     *empty_status* is a path for a dpkg status file without entries.
     """
     empty_status.touch()
-    plan = _output(
-        ["apt-get", "--simulate", "--no-install-recommends", "-o", "APT::Install-Suggests=no"]
-        + ["-o", f"Dir::State::status={empty_status}", "install", *packages]
-    )
+    options = ["--no-install-recommends", "-o", f"Dir::State::status={empty_status}"]
+    plan = output(["apt-get", "--simulate", *options, "install", *packages])
     # A line of the plan: Inst bash (5.2.15-2+b8 Debian:12.11/oldstable [amd64])
     found = (line.split() for line in plan.splitlines() if line.startswith("Inst "))
     return sorted(f"{words[1]}={words[2].lstrip('(')}" for words in found)
@@ -44,7 +42,7 @@ def unpack(packages: Iterable[str], root: Path, downloads: Path) -> None:
     """Fetch *packages* into *downloads* and lay their files under *root*, links followed."""
     downloads.mkdir(parents=True, exist_ok=True)
     fetch = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages]
-    _output(fetch, cwd=downloads)
+    output(fetch, cwd=downloads)
     root.mkdir(parents=True, exist_ok=True)
     for archive in sorted(downloads.glob("*.deb")):
         with subprocess.Popen(
@@ -57,7 +55,8 @@ def unpack(packages: Iterable[str], root: Path, downloads: Path) -> None:
             )
 
 
-def _output(command: Sequence[str | Path], cwd: Path | None = None) -> str:
+def output(command: Sequence[str | Path], cwd: Path | None = None) -> str:
+    """Return what *command* prints; raise `PackageError` with its last words when it fails."""
     done = subprocess.run(
         command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,85 @@
+"""Fixtures of the ground that tests stand on: Docker Engines, images, registries.
+
+Loaded for all tests by `tests/conftest.py`. All are safe to use from several test workers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.hosts import images
+from tests.hosts.engines import Engine, NoEngine, PrivateDockerd, machine_engine
+from tests.hosts.packages import PackageError
+from tests.hosts.registries import Registry
+
+MakeDockerd = Callable[..., PrivateDockerd]
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """This machine's Docker Engine, with the test images in it."""
+    try:
+        engine = machine_engine()
+        images.busybox().ensure(engine.client)
+        images.python().ensure(engine.client)
+    except (NoEngine, PackageError) as error:
+        pytest.skip(f"needs docker: {error}")
+    yield engine
+    engine.client.close()
+
+
+@pytest.fixture(scope="session")
+def python_image(docker_engine: Engine) -> str:
+    """Name of an image with bash, coreutils and Python; its tag is the Python's version."""
+    return images.python().name
+
+
+@pytest.fixture(scope="session")
+def busybox_image(docker_engine: Engine) -> str:
+    """Name of an image of 2 MB that has `sh` and no bash."""
+    return images.busybox().name
+
+
+@pytest.fixture
+def private_dockerd(docker_engine: Engine) -> Iterator[MakeDockerd]:
+    """Makes Docker Engines that this test may break: ``private_dockerd(disk_mb=64)``.
+
+    Each is started and has the busybox image; all are destroyed when the test ends.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a private Docker Engine")
+    made: list[PrivateDockerd] = []
+
+    def make(*, disk_mb: int = 512, live_restore: bool = False) -> PrivateDockerd:
+        made.append(PrivateDockerd(disk_mb=disk_mb, live_restore=live_restore))
+        made[-1].start()
+        made[-1].load(images.busybox())
+        return made[-1]
+
+    yield make
+    for dockerd in made:
+        dockerd.destroy()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    """A registry that asks for the password of user ``reader``."""
+    yield from _running(Registry(username="reader", password="right-password"))
+
+
+@pytest.fixture(scope="session")
+def open_registry() -> Iterator[Registry]:
+    """A registry that asks nobody for anything."""
+    yield from _running(Registry())
+
+
+def _running(registry: Registry) -> Iterator[Registry]:
+    try:
+        registry.start()
+    except PackageError as error:
+        pytest.skip(f"needs docker-registry: {error}")
+    yield registry
+    registry.stop()
