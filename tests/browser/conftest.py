@@ -1,0 +1,46 @@
+"""Fixtures of tests in a real browser: the browser, a page, and a JupyterLab to look at."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser import chromium
+from tests.browser.lab import LabServer
+from tests.hosts.engines import REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser without a window; installed first where it is missing."""
+    setup = subprocess.run(
+        [REPOSITORY / "scripts/setup-browser.sh"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if setup.returncode != 0:
+        pytest.skip(f"needs a browser: {setup.stderr.strip()}")
+    with sync_playwright() as playwright, chromium.launched(playwright) as launched:
+        yield launched
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with its own cookies; the test fails if it asks anything beyond loopback."""
+    with chromium.loopback_page(browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def lab(home: Path, tmp_path: Path) -> Iterator[LabServer]:
+    """A running JupyterLab with an empty project folder; its engine's home is this test's own."""
+    server = LabServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
