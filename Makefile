@@ -1,0 +1,49 @@
+# Everything a newcomer or CI does with this project. Try: make help
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo lab check test prove bench format clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv:  ## make .venv and install the project into it (all others do it themselves)
+	@scripts/setup-venv.sh
+
+demo: venv  ## run notebooks/quickstart.ipynb in a real kernel and print what came out
+	@$(BIN)/python scripts/demo.py
+
+lab: venv  ## open the notebooks in JupyterLab
+	@$(BIN)/python scripts/lab.py
+
+check: venv  ## the fast gate, under a minute: format, lint, types, layers, quick tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q -n 2 --dist loadfile -m "not docker and not browser and not slow and not soak"
+
+test: check  ## check, and everything with real Docker, browser and notebooks, under 25 minutes
+	scripts/setup-docker.sh
+	scripts/setup-browser.sh
+	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or browser or slow) and not soak"
+
+prove: venv  ## the long soaks, under 30 minutes
+	scripts/setup-docker.sh
+	$(PYTEST) -q -m soak --timeout 1500
+
+bench: venv  ## measure and print the tables: ours, the bare tool, the ratio
+	scripts/setup-docker.sh
+	$(BIN)/python -m benchmarks
+
+format: venv  ## format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and caches (your runs and the engine's home stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
