@@ -1,0 +1,60 @@
+"""What `tests/conftest.py` promises to every test is kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import end_processes_of
+from tests.hosts.engines import REPOSITORY
+
+
+def a_suite(folder: Path, source: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run *source* as a test file under the root conftest, in a process of its own."""
+    (folder / "test_inner.py").write_text(source)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", folder],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CI": "false"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SKIPPING = """
+import pytest
+def test_of_a_thing_that_is_missing():
+    pytest.skip("needs docker: none here")
+def test_of_a_thing_that_nobody_can_install():
+    pytest.skip("no GPU on this computer")
+"""
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", "1 failed, 1 skipped"), ("false", "2 skipped")]
+)
+def test_a_skip_is_a_failure_in_ci_unless_nothing_can_be_done(
+    tmp_path: Path, ci: str, outcome: str
+) -> None:
+    done = a_suite(tmp_path, SKIPPING, CI=ci)
+    assert outcome in done.stdout, done.stdout + done.stderr
+
+
+def test_every_test_has_a_home_of_its_own_and_no_settings_of_the_developer(
+    home: Path, tmp_path: Path
+) -> None:
+    assert Path(os.environ["DSTACK_JUPYTER_HOME"]) == home
+    assert home.is_relative_to(tmp_path)
+    others = {name for name in os.environ if name.startswith("DSTACK_")} - {"DSTACK_JUPYTER_HOME"}
+    assert others == set()
+
+
+def test_what_a_test_left_running_in_its_home_is_ended(home: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as leftover:
+        end_processes_of(home)
+        assert leftover.wait(10) == -9
