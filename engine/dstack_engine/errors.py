@@ -79,7 +79,9 @@ class Problem:
     def render(self) -> str:
         """Return the problem with its place, its line and a caret."""
         key = f"{self.key}: " if self.key else ""
-        text = f"line {self.line}, column {self.column}: {key}{self.sentence}"
+        # Line 0: what is wrong came from no text (an API call, an argument).
+        place = f"line {self.line}, column {self.column}: " if self.line else ""
+        text = f"{place}{key}{self.sentence}"
         if self.source is None:
             return text
         return f"{text}\n    {self.source}\n    {' ' * max(self.column - 1, 0)}^"
