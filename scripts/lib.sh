@@ -20,7 +20,7 @@ apt_install() {
     [ "$(id -u)" -eq 0 ] || fail "needs ${missing[*]}; run as root, or: sudo apt-get install ${missing[*]}"
     apt_lists "${missing[@]}"
     say "installing ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+    DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -qq -y --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "${missing[@]}" </dev/null >/dev/null ||
         fail "apt-get could not install ${missing[*]}"
 }

@@ -7,7 +7,7 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 SOCKET=${DOCKER_SOCKET:-/var/run/docker.sock}
 LOG=${DOCKERD_LOG:-/var/log/dockerd.log}
-LOCK=/var/lock/dstack-jupyter-setup-docker
+LOCK=/run/dstack-jupyter-setup-docker.lock
 PATIENCE=60 # seconds that a starting engine is given
 
 # Python rather than curl: it is there, and curl often is not.
