@@ -1,0 +1,91 @@
+"""Wake-ups: a job's supervisor tells the engine that something happened, so that nobody polls.
+
+A datagram on the unix socket `wake.sock` in the engine's home, ``b"<kind> <job's name>"``, where
+kind is ``started``, ``output`` or ``exit``. A hint, never the truth: one may be lost (no engine
+lives, or it is busy), so whoever listens also looks. The sender is used by the supervisor, which a
+bare interpreter runs; the listener by the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+# The `socket` module takes milliseconds to import, and the supervisor has few.
+from _socket import AF_UNIX, SOCK_DGRAM
+from _socket import socket as RawSocket
+
+_OUTPUT_SECONDS = 0.01
+_MAX_BYTES = 512
+
+
+class WakeSender:
+    """Tells what happened to the job *name*; output at most every 10 ms."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._name = name.encode()
+        self._socket = RawSocket(AF_UNIX, SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._address = _short(path)
+        self._last_output = 0.0
+        #: When a held-back datagram is due (CLOCK_MONOTONIC); 0 when none is.
+        self.due = 0.0
+
+    def send(self, kind: bytes) -> None:
+        """Send one datagram; nothing happens when nobody listens."""
+        try:
+            self._socket.sendto(kind + b" " + self._name, self._address)
+        except OSError:
+            return
+
+    def output(self, now: float) -> None:
+        """Tell that there is output, now or a little later."""
+        if now - self._last_output >= _OUTPUT_SECONDS:
+            self._last_output, self.due = now, 0.0
+            self.send(b"output")
+        else:
+            self.due = self._last_output + _OUTPUT_SECONDS
+
+    def flush(self, now: float) -> None:
+        """Send what was held back, if it is due."""
+        if self.due and now >= self.due:
+            self.output(now)
+
+
+class WakeListener:
+    """Receives the datagrams of all jobs; takes over the socket of an engine that has died."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        if os.path.lexists(self._path):
+            os.unlink(self._path)  # noqa: PTH108
+        self._socket = RawSocket(AF_UNIX, SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(_short(self._path))
+        os.chmod(self._path, 0o600)  # noqa: PTH101
+        self._poll = select.poll()
+        self._poll.register(self._socket.fileno(), select.POLLIN)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, readable when `receive` has something."""
+        return self._socket.fileno()
+
+    def receive(self, timeout: float | None = None) -> tuple[str, str] | None:
+        """Return (kind, job's name) of the next datagram; None after *timeout* seconds."""
+        if not self._poll.poll(None if timeout is None else timeout * 1000):
+            return None
+        try:
+            kind, _, name = self._socket.recv(_MAX_BYTES).decode(errors="replace").partition(" ")
+        except BlockingIOError:
+            return None
+        return kind, name
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def _short(path: str) -> str:
+    """Return a short address of the same socket: its path may have 107 bytes only."""
+    folder, _, file = path.rpartition("/")
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_CLOEXEC)}/{file}"
