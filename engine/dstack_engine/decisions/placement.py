@@ -1,0 +1,246 @@
+"""Which offers a run may be placed on, in what order, and why each other offer was refused. Pure.
+
+The engine calls `plan` with every backend's offers; the user chooses from the result, or the first
+is taken. Where nothing fits, `no_offers` says which demand removed how many.
+
+A catalog of 50,000 offers takes some tens of milliseconds: each demand looks at each *distinct*
+value once (backends therefore share one `MachineShape` among the offers of one machine type), what
+an offer fails is one number of bits, and sentences are written only for what is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from heapq import nsmallest
+from itertools import chain, repeat
+from operator import attrgetter, or_
+from typing import Any, NamedTuple
+
+from dstack_engine.decisions.capacity import NoPlace, Placed, Wait, place
+from dstack_engine.decisions.requirements import (
+    LOCAL,
+    READ_BY_IDENTITY,
+    READ_PRICE,
+    Demand,
+    demands_of,
+    remarks_on,
+)
+from dstack_engine.errors import NoOffers
+from dstack_engine.records.offers import (
+    Availability,
+    HostKind,
+    Offer,
+    Plan,
+    Refusal,
+    RefusalCount,
+)
+from dstack_engine.spec.configurations import RunConfiguration
+
+__all__ = ["NoPlace", "Placed", "Wait", "no_offers", "place", "plan"]
+
+#: As many offers, and as many refusals, as a plan names (dstack's figure).
+PLAN_LIMIT = 50
+
+#: Reasons and refused offers that the text of `no_offers` tells; the rest is counted.
+_TOLD = 10
+
+#: What stands ready first, then what can be had, then what must be waited for, then what is gone.
+_RANKS = {
+    Availability.IDLE: 0,
+    Availability.AVAILABLE: 1,
+    Availability.UNKNOWN: 1,
+    Availability.BUSY: 2,
+    Availability.NO_QUOTA: 3,
+    Availability.NOT_AVAILABLE: 3,
+}
+
+_read_backend = attrgetter("backend")
+
+
+class _Sorted(NamedTuple):
+    """Some offers, each with the bits of the demands that it fails."""
+
+    offers: Sequence[Offer]
+    demands: tuple[Demand, ...]
+    failed: list[int]
+    tally: Counter[int]
+
+    @property
+    def fitting(self) -> list[int]:
+        return [index for index, bits in enumerate(self.failed) if not bits]
+
+    def refusal(self, index: int) -> Refusal:
+        offer = self.offers[index]
+        bits = self.failed[index]
+        reasons = [d.reason(offer) for n, d in enumerate(self.demands) if bits >> n & 1]
+        return Refusal(offer, tuple(reasons))
+
+
+def plan(
+    wanted: RunConfiguration,
+    offers: Sequence[Offer],
+    *,
+    limit: int = PLAN_LIMIT,
+    configured: Iterable[str] = (),
+) -> Plan:
+    """Return the offers that serve *wanted*, the best first, and why the others do not.
+
+    *configured* names the backends that were asked for *offers*, also those that had none. At most
+    *limit* offers and *limit* refusals are named (those of this computer, then the nearest misses);
+    the totals count all.
+    """
+    here, there = (_sort(wanted, some, local=local) for some, local in _by_place(offers))
+    best = nsmallest(limit, chain(_ranking(here, 0), _ranking(there, 1)))
+    chosen = [(here, there)[side].offers[index] for *_, side, index in best]
+    total = here.tally[0] + there.tally[0]
+    return Plan(
+        offers=tuple(_with_remarks(wanted, offer) for offer in chosen),
+        refusals=(*_refusals(here, limit), *_refusals(there, limit))[:limit],
+        total_offers=total,
+        total_refused=len(offers) - total,
+        refused_by=_refused_by((here, there)),
+        remarks=_remarks(wanted, offers, configured),
+    )
+
+
+def no_offers(plan: Plan) -> NoOffers:
+    """Return the error for an empty *plan*: each refused offer's reasons, or how many each hit.
+
+    Its first line says it all in short; the table is below it.
+    """
+    if not plan.total_refused:
+        return NoOffers("\n".join(("no backend has anything to offer", *plan.remarks)))
+    alone = plan.total_refused == 1
+    head = "the only offer does not fit" if alone else f"none of {plan.total_refused} offers fits"
+    lines = [f"{head} what is asked", *_told_refusals(plan.refusals[:_TOLD])]
+    if plan.total_refused > _TOLD:
+        lines.append(f"and {plan.total_refused - _TOLD} more; removed by each demand:")
+        lines += [f"  {count.count:>7,}  {count.reason}" for count in plan.refused_by[:_TOLD]]
+    return NoOffers("\n".join((*lines, *plan.remarks)))
+
+
+def _told_refusals(refusals: Iterable[Refusal]) -> Iterator[str]:
+    together: dict[tuple[str, ...], list[str]] = {}
+    for refusal in refusals:
+        together.setdefault(refusal.reasons, []).append(refusal.offer.id)
+    for reasons, ids in together.items():
+        yield f"  {', '.join(ids)}:"
+        yield from (f"    {reason}" for reason in reasons)
+
+
+def _by_place(offers: Sequence[Offer]) -> Iterator[tuple[Sequence[Offer], bool]]:
+    """Yield the offers of this computer, then all others; each with whether it is local."""
+    places = list(map(_read_backend, offers))
+    if LOCAL not in places:
+        yield (), True
+        yield offers, False
+        return
+    yield [offer for offer, place in zip(offers, places, strict=True) if place == LOCAL], True
+    yield [offer for offer, place in zip(offers, places, strict=True) if place != LOCAL], False
+
+
+def _sort(wanted: RunConfiguration, offers: Sequence[Offer], *, local: bool) -> _Sorted:
+    demands = demands_of(wanted, local=local) if offers else ()
+    failed = _failed(offers, demands)
+    return _Sorted(offers, demands, failed, Counter(failed))
+
+
+def _failed(offers: Sequence[Offer], demands: Sequence[Demand]) -> list[int]:
+    """Return for each offer the demands that it fails, demand n as bit n."""
+    together: dict[Callable[[Offer], Any], list[tuple[int, Demand]]] = {}
+    for number, demand in enumerate(demands):
+        together.setdefault(demand.read, []).append((1 << number, demand))
+    failed: Iterable[int] = repeat(0, len(offers))
+    for read, group in together.items():
+        failed = map(or_, failed, _column(offers, read, group))
+    return list(failed)
+
+
+def _column(
+    offers: Sequence[Offer],
+    read: Callable[[Offer], Any],
+    demands: Sequence[tuple[int, Demand]],
+) -> Iterable[int]:
+    """Return the failed bits of the demands that look at the same thing, looked at once a value."""
+    if read is READ_PRICE and len(demands) == 1:
+        # Nearly every price is another one, so there is nothing to gain by remembering them.
+        bit, demand = demands[0]
+        return [0 if met else bit for met in map(demand.meets, map(read, offers))]
+    values = list(map(read, offers))
+    if read in READ_BY_IDENTITY:
+        ids = list(map(id, values))
+        distinct = dict(zip(ids, values, strict=True))
+        return map({key: _bits(distinct[key], demands) for key in distinct}.__getitem__, ids)
+    return map({value: _bits(value, demands) for value in set(values)}.__getitem__, values)
+
+
+def _bits(value: object, demands: Sequence[tuple[int, Demand]]) -> int:
+    return sum(bit for bit, demand in demands if not demand.meets(value))
+
+
+def _ranking(some: _Sorted, side: int) -> Iterable[tuple[int, float, int, int, int]]:
+    indices = some.fitting
+    fitting = [some.offers[index] for index in indices]
+    # An enumeration's members are hashed in Python, so they are told apart by identity here.
+    ranks = {id(member): rank for member, rank in _RANKS.items()}
+    return zip(
+        [ranks[id(offer.availability)] for offer in fitting],
+        map(READ_PRICE, fitting),
+        [offer.host is not HostKind.DOCKER for offer in fitting],
+        repeat(side),
+        indices,
+        strict=False,
+    )
+
+
+def _refusals(some: _Sorted, limit: int) -> list[Refusal]:
+    """Return the refusals to name: those that fail the fewest demands, the cheapest first."""
+    nearest = sorted((bits for bits in some.tally if bits), key=int.bit_count)
+    shown: dict[int, int] = {}
+    for bits in nearest:
+        if sum(some.tally[other] for other in shown) >= limit and (
+            bits.bit_count() > max(shown.values(), default=0)
+        ):
+            break
+        shown[bits] = bits.bit_count()
+    indices = [index for index, bits in enumerate(some.failed) if bits in shown]
+    misses = [shown[some.failed[index]] for index in indices]
+    prices = [some.offers[index].price for index in indices]
+    best = nsmallest(limit, zip(misses, prices, indices, strict=True))
+    return [some.refusal(index) for *_, index in best]
+
+
+def _refused_by(both: Iterable[_Sorted]) -> tuple[RefusalCount, ...]:
+    """Return how many offers each demand removed, the most first; an offer counts for each."""
+    counts: Counter[str] = Counter()
+    for some in both:
+        for bits, number in some.tally.items():
+            for asked in {d.asked for n, d in enumerate(some.demands) if bits >> n & 1}:
+                counts[asked] += number
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(RefusalCount(reason, count) for reason, count in ordered)
+
+
+def _with_remarks(wanted: RunConfiguration, offer: Offer) -> Offer:
+    remarks = remarks_on(wanted, offer)
+    return replace(offer, remarks=(*offer.remarks, *remarks)) if remarks else offer
+
+
+def _remarks(
+    wanted: RunConfiguration, offers: Iterable[Offer], configured: Iterable[str]
+) -> tuple[str, ...]:
+    if not wanted.backends:
+        return ()
+    there = {*configured, *map(_read_backend, offers)}
+    missing = [
+        name
+        for name in dict.fromkeys(wanted.backends)
+        if name not in there and not (name == "remote" and "ssh" in there)
+    ]
+    if not missing:
+        return ()
+    verb = "is" if len(missing) == 1 else "are"
+    known = ", ".join(sorted(there)) or "none"
+    return (f"{', '.join(missing)} {verb} not configured; configured: {known}",)
