@@ -2,21 +2,19 @@
 
 A datagram on the unix socket `wake.sock` in the engine's home, ``b"<kind> <job's name>"``, where
 kind is ``started``, ``output`` or ``exit``. A hint, never the truth: one may be lost (no engine
-lives, or it is busy), so whoever listens also looks. The sender is used by the supervisor, which a
-bare interpreter runs; the listener by the engine.
+lives, or it is busy), so whoever listens also looks. Used by the supervisor, which a bare
+interpreter runs.
 """
 
 from __future__ import annotations
 
 import os
-import select
 
 # The `socket` module takes milliseconds to import, and the supervisor has few.
 from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as RawSocket
 
 _OUTPUT_SECONDS = 0.01
-_MAX_BYTES = 512
 
 
 class WakeSender:
@@ -50,39 +48,6 @@ class WakeSender:
         """Send what was held back, if it is due."""
         if self.due and now >= self.due:
             self.output(now)
-
-
-class WakeListener:
-    """Receives the datagrams of all jobs; takes over the socket of an engine that has died."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
-        if os.path.lexists(self._path):
-            os.unlink(self._path)  # noqa: PTH108
-        self._socket = RawSocket(AF_UNIX, SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(_short(self._path))
-        os.chmod(self._path, 0o600)  # noqa: PTH101
-        self._poll = select.poll()
-        self._poll.register(self._socket.fileno(), select.POLLIN)
-
-    def fileno(self) -> int:
-        """Return the file descriptor, readable when `receive` has something."""
-        return self._socket.fileno()
-
-    def receive(self, timeout: float | None = None) -> tuple[str, str] | None:
-        """Return (kind, job's name) of the next datagram; None after *timeout* seconds."""
-        if not self._poll.poll(None if timeout is None else timeout * 1000):
-            return None
-        try:
-            kind, _, name = self._socket.recv(_MAX_BYTES).decode(errors="replace").partition(" ")
-        except BlockingIOError:
-            return None
-        return kind, name
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._socket.close()
 
 
 def _short(path: str) -> str:
