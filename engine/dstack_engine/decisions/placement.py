@@ -18,7 +18,6 @@ from itertools import chain, repeat
 from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
-from dstack_engine.decisions.capacity import NoPlace, Placed, Wait, place
 from dstack_engine.decisions.requirements import (
     LOCAL,
     READ_BY_IDENTITY,
@@ -37,8 +36,6 @@ from dstack_engine.records.offers import (
     RefusalCount,
 )
 from dstack_engine.spec.configurations import RunConfiguration
-
-__all__ = ["NoPlace", "Placed", "Wait", "no_offers", "place", "plan"]
 
 #: As many offers, and as many refusals, as a plan names (dstack's figure).
 PLAN_LIMIT = 50
