@@ -23,7 +23,9 @@ class Home:
     def of_user(cls) -> Home:
         """Return the home that this process's environment names."""
         given = os.environ.get(HOME_VARIABLE)
-        return cls(Path(given).expanduser().absolute() if given else Path.home() / ".dstack-jupyter")
+        return cls(
+            Path(given).expanduser().absolute() if given else Path.home() / ".dstack-jupyter"
+        )
 
     def make(self) -> Home:
         """Create the folders; return self."""

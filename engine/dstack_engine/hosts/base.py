@@ -17,6 +17,7 @@ from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.routes import Route
 from dstack_engine.records.sightings import Sighting, Usage
+from dstack_engine.records.updates import Finding
 
 
 @dataclass(frozen=True)
@@ -167,3 +168,11 @@ class OpensShells(Protocol):
 
     def shell_command(self, name: str) -> Sequence[str]:
         """Return the argv that opens an interactive shell in the running container."""
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """A host that can say what is well and what is missing, for `doctor`."""
+
+    def doctor(self) -> Iterator[Finding]:
+        """Yield what was looked at; bounded in time, raises nothing."""

@@ -151,8 +151,11 @@ class Job:
 
     @property
     def container(self) -> str:
-        """Return the name of this attempt's container: the same after every restart."""
-        return self.id.replace("/", "-")
+        """Return the name of this attempt's container: the same after every restart.
+
+        Part of the run's id is in it, because a name may be used again when its run has ended.
+        """
+        return f"{self.id.replace('/', '-')}-{self.run_id[:6]}"
 
     @property
     def finished(self) -> bool:

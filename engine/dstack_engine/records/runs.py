@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NewType
+from typing import Annotated, NewType
+
+from pydantic import Field
 
 from dstack_engine.enums import StrEnum
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import Offer
-from dstack_engine.spec.configurations import RunConfiguration
+from dstack_engine.spec.configurations import (
+    DevEnvironmentConfiguration,
+    ServiceConfiguration,
+    TaskConfiguration,
+)
+
+#: A configuration that becomes a run.
+Runnable = Annotated[
+    TaskConfiguration | ServiceConfiguration | DevEnvironmentConfiguration,
+    Field(discriminator="type"),
+]
 
 RunId = NewType("RunId", str)  #: a random id; the name may be used again after `delete`
 
@@ -69,7 +81,7 @@ class Run:
 
     id: RunId
     name: str
-    configuration: RunConfiguration
+    configuration: Runnable
     status: RunStatus
     since: datetime
     submitted_at: datetime
@@ -95,10 +107,22 @@ class Run:
         """Tell whether the run has reached its end."""
         return self.status.finished
 
+    def without_secrets(self) -> Run:
+        """Return the run as it may leave the engine: values of variables and passwords left out."""
+        configuration = self.configuration
+        update: dict[str, object] = {}
+        if configuration.env:
+            update["env"] = dict.fromkeys(configuration.env)
+        if configuration.registry_auth is not None:
+            hidden = configuration.registry_auth.model_copy(update={"password": "***"})
+            update["registry_auth"] = hidden
+        shown = configuration.model_copy(update=update) if update else configuration
+        return replace(self, environment={}, configuration=shown)
+
 
 @dataclass(frozen=True)
 class RunView:
-    """A run with its jobs, as it is shown: without the values of its environment."""
+    """A run with its jobs, as it is shown: without its secrets."""
 
     run: Run
     #: Every attempt, oldest first.

@@ -1,0 +1,385 @@
+"""The engine from outside: what magics, widgets, the terminal and Jupyter's server speak through.
+
+One `Client` may be used by many threads. It finds the engine again when that was restarted on
+another port; what cannot be answered raises a `DstackError` of the kind that the engine raised.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import TypeAdapter
+
+from dstack_engine import __version__
+from dstack_engine.address import EngineAddress, find_engine, no_engine
+from dstack_engine.errors import (
+    ConfigurationError,
+    DstackError,
+    EngineError,
+    EngineUnauthorized,
+    EngineVersionMismatch,
+    Problem,
+    error_from_wire,
+)
+from dstack_engine.home import Home
+from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.offers import OfferId, Plan
+from dstack_engine.records.runs import Runnable, RunView
+from dstack_engine.records.updates import (
+    PROTOCOL,
+    CaughtUp,
+    EngineInfo,
+    EngineSettings,
+    Finding,
+    LogWritten,
+    PruneReport,
+    RecordChanged,
+    Update,
+)
+from dstack_engine.streams import decode, frame_from_json
+
+T = TypeVar("T")
+
+#: Seconds to wait for an answer; an engine that is busy with 50 runs answers in well under one.
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+
+#: Waits between attempts to reach an engine that is away, in seconds.
+RECONNECT_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_RUN: TypeAdapter[RunView] = TypeAdapter(RunView)
+_RUNS: TypeAdapter[list[RunView]] = TypeAdapter(list[RunView])
+_EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
+_INFO: TypeAdapter[EngineInfo] = TypeAdapter(EngineInfo)
+_SETTINGS: TypeAdapter[EngineSettings] = TypeAdapter(EngineSettings)
+_FINDINGS: TypeAdapter[list[Finding]] = TypeAdapter(list[Finding])
+_PRUNED: TypeAdapter[PruneReport] = TypeAdapter(PruneReport)
+
+
+class Client:
+    """A connection to the home's engine."""
+
+    def __init__(self, home: Home) -> None:
+        """Make a client; nothing is asked of the engine yet."""
+        self.home = home
+        self._http = httpx.Client(timeout=TIMEOUT, trust_env=False)
+        self._lock = threading.Lock()
+        self._address: EngineAddress | None = None
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Client:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def close(self) -> None:
+        """End every stream and connection; may be called twice."""
+        self._closed.set()
+        self._http.close()
+
+    # --- the engine --------------------------------------------------------------------------
+
+    def shake_hands(self) -> None:
+        """Raise `EngineVersionMismatch` unless client and engine understand each other."""
+        address = self._find()
+        if address.protocol != PROTOCOL:
+            raise EngineVersionMismatch(
+                f"The running engine is version {address.version} and this is dstack-jupyter "
+                f"{__version__}: they do not understand each other.",
+                hint="Restart it, runs go on: %dstack engine stop, then %dstack engine start.",
+            )
+
+    def engine(self) -> EngineInfo:
+        """Return the engine's version, process and load."""
+        return self._ask(_INFO, "GET", "/v1/engine")
+
+    def settings(self) -> EngineSettings:
+        """Return the settings that clients must know."""
+        return self._ask(_SETTINGS, "GET", "/v1/settings")
+
+    def stop_engine(self, *, stop_runs: bool = False) -> None:
+        """End the engine; its runs go on unless *stop_runs*. Returns when it is gone."""
+        self._send("POST", "/v1/engine/stop", json={"stop_runs": stop_runs}, timeout=120)
+        wait = threading.Event()
+        while find_engine(self.home) is not None:
+            wait.wait(0.02)
+
+    def doctor(self) -> list[Finding]:
+        """Return what is well and what is missing on this computer."""
+        return self._ask(_FINDINGS, "GET", "/v1/doctor")
+
+    def prune(self, *, everything: bool = False) -> PruneReport:
+        """Take away ended runs' containers, logs and files; with *everything*, all of them."""
+        return self._ask(_PRUNED, "POST", "/v1/prune", json={"everything": everything})
+
+    # --- runs --------------------------------------------------------------------------------
+
+    def plan(self, configuration: Runnable) -> Plan:
+        """Return the offers for *configuration*, and why others were refused."""
+        return self._ask(_PLAN, "POST", "/v1/plan", json={"configuration": _dump(configuration)})
+
+    def submit(
+        self,
+        configuration: Runnable,
+        *,
+        offers: Sequence[OfferId] = (),
+        environment: Mapping[str, str] | None = None,
+        files: str | None = None,
+        project: str | None = None,
+    ) -> RunView:
+        """Start a run on one of *offers*, tried in this order (none given: any that fits).
+
+        *environment* holds the values of the variables that the configuration only names. Raises
+        `NoOffers`, `Conflict` (name or port taken), `Refused`. Sent again after a lost answer, it
+        is still one run.
+        """
+        body = {
+            "submission": uuid.uuid4().hex,
+            "configuration": _dump(configuration),
+            "offers": list(offers),
+            "environment": dict(environment or {}),
+            "files": files,
+            "project": project,
+        }
+        return self._ask(_RUN, "POST", "/v1/runs", json=body)
+
+    def run(self, name: str) -> RunView:
+        """Return the run of that name; raise `NotFound`."""
+        return self._ask(_RUN, "GET", _run_path(name))
+
+    def runs(self, *, everything: bool = False) -> list[RunView]:
+        """Return the active runs, the newest first; ended ones too with *everything*."""
+        return self._ask(_RUNS, "GET", "/v1/runs", params={"everything": everything})
+
+    def stop(self, name: str, *, abort: bool = False) -> RunView:
+        """Ask the run to end, gracefully or at once; returns before it has."""
+        return self._ask(_RUN, "POST", _run_path(name, "stop"), json={"abort": abort})
+
+    def delete(self, name: str) -> None:
+        """Forget an ended run with its logs and containers; raise `Conflict` while it is active."""
+        self._send("DELETE", _run_path(name))
+
+    def events(self, *, after: int = 0, run: str | None = None, limit: int = 200) -> list[Event]:
+        """Return what happened, in order, later than event number *after*."""
+        params = {"after": after, "limit": limit, **({"run": run} if run else {})}
+        return self._ask(_EVENTS, "GET", "/v1/history", params=params)
+
+    # --- output, files, commands -------------------------------------------------------------
+
+    def logs(
+        self, name: str, *, offset: int = 0, follow: bool = False, tail_bytes: int | None = None
+    ) -> Iterator[Frame]:
+        """Yield the output of the run's newest job; with *follow* until the run has ended.
+
+        *tail_bytes* begins so far before the end instead of at *offset*.
+        """
+        params: dict[str, Any] = {"offset": offset, "follow": follow}
+        if tail_bytes is not None:
+            params["tail"] = tail_bytes
+        with self._stream("GET", _run_path(name, "logs"), params=params) as answer:
+            for line in _lines(answer):
+                if line:  # an empty one says that the engine still is there
+                    yield frame_from_json(json.loads(line))
+
+    def execute(
+        self, name: str, command: Sequence[str], sink: Callable[[Stream, bytes], None]
+    ) -> int:
+        """Run *command* in the run's container; return its exit code. Output goes to *sink*."""
+        body = {"command": list(command)}
+        with self._stream("POST", _run_path(name, "exec"), json=body) as answer:
+            for line in _lines(answer):
+                message = json.loads(line)
+                if "exit_code" in message:
+                    return int(message["exit_code"])
+                if "error" in message:
+                    raise _error_of(message["error"])
+                frame = frame_from_json(message)
+                sink(frame.stream, frame.payload)
+        raise EngineError("The engine went away while the command ran.")
+
+    def shell_command(self, name: str) -> list[str]:
+        """Return the command that opens a shell in the run, for a terminal on this computer."""
+        answer = self._send("GET", _run_path(name, "shell"))
+        return [str(word) for word in answer.json()]
+
+    def read_files(self, name: str, path: str) -> Iterator[bytes]:
+        """Yield the file or folder *path* of the run as a tar; raise `NotFound`."""
+        with self._stream("GET", _run_path(name, "files"), params={"path": path}) as answer:
+            yield from answer.iter_raw()
+
+    def missing_blobs(self, manifest: bytes) -> list[str]:
+        """Return which of the files in *manifest* the engine does not have yet."""
+        answer = self._send("POST", "/v1/files/missing", content=manifest)
+        return [str(digest) for digest in answer.json()]
+
+    def send_blobs(self, chunks: Iterable[bytes]) -> list[str]:
+        """Send files that are missing, in the form of `dstack_engine.files`.
+
+        Returns the digests of those that had changed on the way and are to be sent again.
+        """
+        timeout = httpx.Timeout(600.0)
+        answer = self._send("POST", "/v1/files/blobs", content=chunks, timeout=timeout)
+        return [str(digest) for digest in answer.json()]
+
+    def keep_tree(self, manifest: bytes) -> str:
+        """Keep *manifest*; return its digest, which a run's `files` names."""
+        return str(self._send("POST", "/v1/files/trees", content=manifest).json())
+
+    # --- the event stream --------------------------------------------------------------------
+
+    def updates(
+        self, *, cursor: str | None = None, logs: Collection[str] = (), reconnect: bool = True
+    ) -> Iterator[Update]:
+        """Yield what happens to all records, and what the runs named in *logs* print; endless.
+
+        Without *cursor* it begins with the present. A broken stream is taken up again where it
+        was, also with an engine that was restarted, unless *reconnect* is false. Ends when the
+        client is closed.
+        """
+        failures = 0
+        while not self._closed.is_set():
+            try:
+                for update in self._updates_once(cursor, logs):
+                    failures = 0
+                    if isinstance(update, (RecordChanged, LogWritten, CaughtUp)):
+                        cursor = update.cursor
+                    yield update
+            except (httpx.HTTPError, EngineError):
+                if self._closed.is_set():
+                    return
+                if not reconnect:
+                    raise
+            if not reconnect:
+                return
+            self._closed.wait(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS) - 1)])
+            failures += 1
+
+    def _updates_once(self, cursor: str | None, logs: Collection[str]) -> Iterator[Update]:
+        params: dict[str, Any] = {"logs": list(logs), **({"cursor": cursor} if cursor else {})}
+        timeout = httpx.Timeout(5.0, read=45.0)  # the engine says something every 15 s
+        with self._stream("GET", "/v1/events", params=params, timeout=timeout) as answer:
+            kind, data, place = "", "", ""
+            for line in _lines(answer):
+                if line.startswith("data: "):
+                    data = line[6:]
+                elif line.startswith("event: "):
+                    kind = line[7:]
+                elif line.startswith("id: "):
+                    place = line[4:]
+                elif not line and kind:
+                    update = decode(kind, data, place)
+                    kind = ""
+                    if update is not None:
+                        yield update
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def _ask(self, adapter: TypeAdapter[T], method: str, path: str, **arguments: Any) -> T:
+        return adapter.validate_json(self._send(method, path, **arguments).content)
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        with self._translated():
+            try:
+                answer = self._http.request(method, self._url(path), **self._named(arguments))
+            except (httpx.ConnectError, httpx.RemoteProtocolError):
+                if not isinstance(arguments.get("content", b""), bytes):
+                    raise
+                self._forget()  # restarted on another port, perhaps
+                answer = self._http.request(method, self._url(path), **self._named(arguments))
+            _raise_for(answer)
+            return answer
+
+    @contextmanager
+    def _stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
+        with (
+            self._translated(),
+            self._http.stream(method, self._url(path), **self._named(arguments)) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+            _raise_for(answer)
+            yield answer
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            self._forget()
+            raise no_engine() from error
+        except httpx.TimeoutException as error:
+            raise EngineError("The engine did not answer in time; it may be busy.") from error
+        except httpx.HTTPError as error:
+            self._forget()
+            raise EngineError(f"The engine's answer broke off ({error}).") from error
+
+    def _find(self) -> EngineAddress:
+        with self._lock:
+            if self._address is None:
+                self._address = find_engine(self.home)
+            if self._address is None:
+                raise no_engine()
+            return self._address
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._address = None
+
+    def _url(self, path: str) -> str:
+        return self._find().url + path
+
+    def _named(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {**arguments, "headers": {"Authorization": f"Bearer {self._find().token}"}}
+
+
+def _dump(configuration: Runnable) -> Any:
+    return configuration.model_dump(mode="json", exclude_unset=True)
+
+
+def _run_path(name: str, verb: str | None = None) -> str:
+    safe = httpx.URL("http://x", path=f"/{name}").raw_path.decode().replace("?", "%3F").lstrip("/")
+    if not safe or "/" in safe:
+        raise error_from_wire("not-found", f"{name!r} is not a run's name.", None)
+    return f"/v1/runs/{safe}" + (f"/{verb}" if verb else "")
+
+
+def _lines(answer: httpx.Response) -> Iterator[str]:
+    # httpx's own iter_lines is several times slower on long lines.
+    rest = b""
+    for chunk in answer.iter_raw():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode()
+
+
+def _raise_for(answer: httpx.Response) -> None:
+    if not answer.is_error:
+        return
+    try:
+        error = _error_of(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        error = EngineError(f"The engine answered {answer.status_code}: {answer.text[:500]}")
+    if answer.status_code == 401:
+        error = EngineUnauthorized("The engine did not take our token.", hint="Run the cell again.")
+    raise error
+
+
+def _error_of(body: dict[str, Any]) -> DstackError:
+    if problems := body.get("problems"):
+        return ConfigurationError([Problem(**problem) for problem in problems])
+    return error_from_wire(body["code"], body["message"], body.get("hint"))

@@ -1,0 +1,359 @@
+"""The engine: puts the parts together, and is what the API calls.
+
+One per home. `open` finds everything again that an earlier engine left: runs in the database,
+containers and supervisors by their names, output by its offsets; the loops go on from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import psutil
+
+from dstack_engine import __version__
+from dstack_engine.decisions import placement, routes
+from dstack_engine.errors import Conflict, LeaseLost, NotFound, Refused
+from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
+from dstack_engine.hosts.logs import LogFrame, LogReader
+from dstack_engine.reconcilers.containers import image_of
+from dstack_engine.reconcilers.instances import InstanceReconciler
+from dstack_engine.reconcilers.jobs import JobReconciler
+from dstack_engine.reconcilers.loop import Loop
+from dstack_engine.reconcilers.runs import RunReconciler
+from dstack_engine.reconcilers.world import World
+from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.jobs import Job, JobStatus
+from dstack_engine.records.offers import Offer, OfferId, Plan
+from dstack_engine.records.runs import Run, RunId, Runnable, RunStatus, RunView
+from dstack_engine.records.updates import PROTOCOL, EngineInfo, EngineSettings
+from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.names import check_name, random_name
+from dstack_engine.store.store import Kept
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Everything the API can ask for. Every method may be called from any thread."""
+
+    def __init__(self, world: World) -> None:
+        """Work in *world*; nothing runs before `start`."""
+        self.world = world
+        self.started_at = datetime.now(timezone.utc)
+        runs, jobs, instances = (
+            RunReconciler(world),
+            JobReconciler(world),
+            InstanceReconciler(world),
+        )
+        self._jobs = jobs
+        world.loops.update(
+            runs=Loop("runs", runs.tick, runs.keys, workers=2),
+            jobs=Loop("jobs", jobs.tick, jobs.keys, workers=4),
+            instances=Loop("instances", instances.tick, instances.keys, workers=1),
+        )
+        world.store.listen(lambda _events: world.live.ring())
+
+    def start(self) -> None:
+        """Begin to work: take up what an earlier engine left, and whatever is submitted."""
+        for loop in self.world.loops.values():
+            loop.start()
+
+    def stop(self) -> None:
+        """End the loops; runs go on, and an engine started later finds them."""
+        self.world.activities.stop()
+        for loop in self.world.loops.values():
+            loop.stop()
+
+    # --- the engine itself -------------------------------------------------------------------
+
+    def describe(self) -> EngineInfo:
+        """Return this engine's version, process and load."""
+        return EngineInfo(
+            version=__version__,
+            protocol=PROTOCOL,
+            pid=os.getpid(),
+            started_at=self.started_at,
+            home=str(self.world.home.root),
+            active_runs=len(self.world.store.runs(finished=False)),
+            memory_mb=psutil.Process().memory_info().rss / (1 << 20),
+        )
+
+    def client_settings(self) -> EngineSettings:
+        """Return the settings that clients must know."""
+        settings = self.world.settings
+        return EngineSettings(settings.files_limit_bytes, settings.max_files)
+
+    # --- plan, submit, stop ------------------------------------------------------------------
+
+    def plan(self, configuration: Runnable) -> Plan:
+        """Return the offers for *configuration*, the best first, and why others were refused."""
+        world = self.world
+        offers, silent = world.backends.list_offers()
+        plan = placement.plan(configuration, offers, configured=world.backends)
+        remarks = self._image_remarks(configuration, plan)
+        return replace(
+            plan,
+            remarks=(*plan.remarks, *silent),
+            offers=tuple(
+                replace(offer, remarks=(*offer.remarks, *remarks.get(offer.id, ())))
+                for offer in plan.offers
+            ),
+        )
+
+    def submit(
+        self,
+        configuration: Runnable,
+        *,
+        submission: str,
+        offers: Sequence[OfferId] = (),
+        environment: Mapping[str, str] | None = None,
+        files: str | None = None,
+        project: str | None = None,
+    ) -> RunView:
+        """Save a run; the loops do the rest. The same *submission* twice is one run.
+
+        Raises `Refused`, `NoOffers`, `Conflict` (the name, or one of its ports, is taken).
+        """
+        run_id = RunId(hashlib.sha256(submission.encode()).hexdigest()[:24])
+        known = self.world.store.run_by_id(run_id)
+        if known is not None:
+            return self.view(known.record)
+        _refuse_unsupported(configuration)
+        chosen = self._agree(self.plan(configuration), offers)
+        if files is not None:
+            self.world.blobs.files(files)  # raises NotFound: they did not arrive
+        self._check_ports(configuration, chosen)
+        now = self.world.clock.now()
+        run = Run(
+            id=run_id,
+            name=check_name(configuration.name) if configuration.name else self._new_name(),
+            configuration=configuration,
+            status=RunStatus.SUBMITTED,
+            since=now,
+            submitted_at=now,
+            offers=chosen,
+            files=files,
+            project=project,
+            environment=_resolve(configuration, environment or {}),
+        )
+        self._insert(run, now)
+        self.world.checkpoint("run submitted")
+        self.world.wake("runs", run.id)
+        return RunView(run.without_secrets())
+
+    def stop_run(self, name: str, *, abort: bool = False) -> RunView:
+        """Write the wish to end the run; the loops do it. Asked again, it changes nothing.
+
+        An abort after a stop hurries it.
+        """
+        while True:
+            kept = self._named(name)
+            run = kept.record
+            if run.finished or (run.stop_requested_at is not None and run.abort >= abort):
+                return self.view(run)
+            now = self.world.clock.now()
+            wished = replace(run, stop_requested_at=run.stop_requested_at or now, abort=abort)
+            try:
+                with self.world.store.transaction(now) as transaction:
+                    transaction.save(kept, wished)
+            except LeaseLost:
+                continue
+            self.world.wake("runs", run.id)
+            for job in self.world.store.jobs(run_id=run.id, finished=False):
+                self.world.wake("jobs", job.record.id)
+            return self.view(wished)
+
+    def delete_run(self, name: str) -> None:
+        """Forget an ended run: its records, log and containers; raise `Conflict` while it lives."""
+        run = self._named(name).record
+        if not run.finished:
+            raise Conflict(
+                f"Run {name!r} is {run.status}.", hint=f"Stop it first: %dstack stop {name}"
+            )
+        with self.world.store.transaction(self.world.clock.now()) as transaction:
+            transaction.delete_run(run)
+        self.world.wake("reaper", "all")
+
+    # --- look --------------------------------------------------------------------------------
+
+    def run(self, name: str) -> RunView:
+        """Return the run of that name; raise `NotFound` with the names that are like it."""
+        return self.view(self._named(name).record)
+
+    def runs(self, *, everything: bool) -> list[RunView]:
+        """Return the active runs, the newest first; the ended ones too with *everything*."""
+        kept = self.world.store.runs(finished=None if everything else False)
+        found = [one.record for one in kept]
+        jobs = self.world.store.jobs_of_runs([run.id for run in found])
+        return [RunView(run.without_secrets(), tuple(jobs[run.id])) for run in found]
+
+    def view(self, run: Run) -> RunView:
+        """Return the run as it is shown."""
+        jobs = tuple(kept.record for kept in self.world.store.jobs(run_id=run.id))
+        return RunView(run.without_secrets(), jobs)
+
+    def newest_job(self, name: str) -> Job:
+        """Return the newest attempt of the run's first node; raise `NotFound`."""
+        job = self.run(name).job
+        if job is None:
+            raise NotFound(f"Run {name!r} has not begun: there is nothing of it to see yet.")
+        return job
+
+    def job_ids(self, name: str) -> list[str]:
+        """Return the ids of all jobs of the run of that name; empty where there is none."""
+        try:
+            run = self.world.store.run(name).record
+        except NotFound:
+            return []
+        return [kept.record.id for kept in self.world.store.jobs(run_id=run.id)]
+
+    def history(self, *, after: int, run: str | None, limit: int) -> list[Event]:
+        """Return what happened later than event number *after*; to one run, or to all."""
+        run_id = self._named(run).record.id if run is not None else None
+        return self.world.store.events(after=after, run_id=run_id, limit=limit)
+
+    # --- into the container ------------------------------------------------------------------
+
+    def read_log(self, job_id: str, offset: int, max_bytes: int) -> list[Frame]:
+        """Return what the job printed at *offset*; an empty list at the end."""
+        kept = self.world.store.job(job_id)
+        if kept is None:
+            return []
+        return [_frame(found) for found in self.log(kept.record).read(offset, max_bytes)]
+
+    def log(self, job: Job) -> LogReader:
+        """Return the reader of the job's output."""
+        return LogReader(self._jobs.log_of(job))
+
+    def require_running(self, name: str) -> None:
+        """Raise `NotFound` or `Conflict` unless the run runs."""
+        self._running_job(name)
+
+    def execute(
+        self, name: str, command: Sequence[str], sink: Callable[[Stream, bytes], None]
+    ) -> int:
+        """Run *command* in the run's container; return its exit code. Raises `NotFound`."""
+        job = self._running_job(name)
+        return self._host(job).execute(job.container, command, sink).exit_code
+
+    def shell_command(self, name: str) -> Sequence[str]:
+        """Return the command that opens a shell in the run, from a terminal on this computer."""
+        job = self._running_job(name)
+        host = self._host(job)
+        if not isinstance(host, OpensShells):
+            raise Refused(f"A run on {job.offer.host if job.offer else 'this host'} has no shell.")
+        return host.shell_command(job.container)
+
+    def read_files(self, name: str, path: str) -> Iterator[bytes]:
+        """Yield *path* of the run's container as a tar, also after its end."""
+        job = self.newest_job(name)
+        return self._host(job).read_files(job.container, path)
+
+    # --- small -------------------------------------------------------------------------------
+
+    def _host(self, job: Job) -> Host:
+        if job.offer is None:
+            raise NotFound(f"Run {job.run_name!r} has no place yet: it is {job.status}.")
+        return self.world.hosts[job.offer.host]
+
+    def _running_job(self, name: str) -> Job:
+        job = self.newest_job(name)
+        if job.status is not JobStatus.RUNNING:
+            raise Conflict(f"Run {name!r} does not run: it is {job.status}.")
+        return job
+
+    def _named(self, name: str) -> Kept[Run]:
+        try:
+            return self.world.store.run(name)
+        except NotFound as error:
+            names = self.world.store.run_names()
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "%dstack ps -a lists all runs."
+            raise NotFound(error.message, hint=hint) from error
+
+    def _new_name(self) -> str:
+        return random_name(taken=self.world.store.run_names())
+
+    def _insert(self, run: Run, now: datetime) -> None:
+        """Save the run; an ended one of the same name gives way, a living one does not."""
+        with self.world.store.transaction(now) as transaction:
+            try:
+                old: Run | None = self.world.store.run(run.name).record
+            except NotFound:
+                old = None
+            if old is not None and not old.finished:
+                raise Conflict(
+                    f"There is a run named {run.name!r}, and it is {old.status}.",
+                    hint=f"Choose another name, or stop it first: %dstack stop {run.name}",
+                )
+            if old is not None:
+                transaction.delete_run(old)
+            transaction.insert(run)
+
+    def _agree(self, plan: Plan, wanted: Sequence[OfferId]) -> tuple[Offer, ...]:
+        if not plan.offers:
+            raise placement.no_offers(plan)
+        if not wanted:
+            return plan.offers
+        known = {offer.id: offer for offer in plan.offers}
+        missing = [offer for offer in wanted if offer not in known]
+        if missing:
+            raise Conflict(
+                f"The offer {missing[0]!r} is not there any more.",
+                hint=f"There are now: {', '.join(known)}.",
+            )
+        return tuple(known[offer] for offer in wanted)
+
+    def _check_ports(self, configuration: Runnable, offers: Sequence[Offer]) -> None:
+        """Raise the refusal of `choose_routes` now, while the author still looks."""
+        if isinstance(configuration, TaskConfiguration):
+            active = [kept.record for kept in self.world.store.jobs(finished=False)]
+            ours = {route.local_port: job.run_name for job in active for route in job.routes}
+            routes.choose_routes(
+                configuration.ports, offers[0].host, ours=ours, is_taken=self.world.port_taken
+            )
+
+    def _image_remarks(self, configuration: Runnable, plan: Plan) -> dict[OfferId, tuple[str, ...]]:
+        """Say of each Docker offer when its image must be fetched first."""
+        remarks: dict[OfferId, tuple[str, ...]] = {}
+        for offer in plan.offers:
+            host = self.world.hosts.get(offer.host)
+            image = image_of(configuration, offer, self.world.settings)
+            if image is None or not isinstance(host, KnowsImages):
+                continue
+            if not host.has_image(image):
+                remarks[offer.id] = (f"{image} is not here yet; it will be pulled",)
+        return remarks
+
+
+def _refuse_unsupported(configuration: Runnable) -> None:
+    if configuration.type != "task":
+        raise Refused(
+            f"This version runs tasks; a {configuration.type} is understood and planned, "
+            "but cannot be started yet.",
+        )
+
+
+def _resolve(configuration: Runnable, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with their values; raise `Refused` where the client left one out."""
+    values = {name: given.get(name, value) for name, value in configuration.env.items()}
+    missing = sorted(name for name, value in values.items() if value is None)
+    if missing:
+        raise Refused(f"These variables have no value: {', '.join(missing)}.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _frame(found: LogFrame) -> Frame:
+    return Frame(
+        offset=found.offset,
+        next_offset=found.next_offset,
+        stream=Stream(found.stream_name),
+        at=datetime.fromtimestamp(found.time_ns / 1e9, timezone.utc),
+        payload=found.payload,
+    )

@@ -1,0 +1,124 @@
+"""How the engine is found, and started where none runs: exactly one per home.
+
+Called by whatever needs the engine first: the magic, the terminal command, Jupyter's server
+extension. Starters take turns by a lock on a file, so twenty of them start one engine; the engine
+itself holds another lock for as long as it lives, so a leftover `engine.json` deceives nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+
+from dstack_engine.address import find_engine, no_engine
+from dstack_engine.client import Client
+from dstack_engine.errors import EngineStartFailed
+from dstack_engine.home import Home
+
+#: How long a started engine may take until it answers; seconds.
+START_TIMEOUT = 30.0
+
+#: After so many seconds without an answer the user is told what is being waited for.
+PATIENCE = 1.0
+
+
+def connect(
+    home: Home | None = None,
+    *,
+    start: bool = True,
+    on_wait: Callable[[str], None] | None = None,
+) -> Client:
+    """Return a client of the home's engine, started first where none runs.
+
+    *on_wait* is called with a sentence when that takes longer than a second. Raises `EngineDown`
+    (none runs and *start* is false), `EngineStartFailed`, `EngineVersionMismatch`.
+    """
+    home = home or Home.of_user()
+    if find_engine(home) is None:
+        if not start:
+            raise no_engine()
+        _start(home, on_wait)
+    client = Client(home)
+    client.shake_hands()
+    return client
+
+
+def _start(home: Home, on_wait: Callable[[str], None] | None) -> None:
+    home.make()
+    with _turn(home.root / "start.lock"):
+        if find_engine(home) is None:
+            _await_engine(home, _spawn(home), on_wait)
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _spawn(home: Home) -> subprocess.Popen[bytes]:
+    log = os.open(home.engine_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dstack_engine", "serve", "--home", str(home.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_engine_environment(),
+            start_new_session=True,  # the engine outlives the notebook, and its Ctrl-C
+        )
+    finally:
+        os.close(log)
+
+
+def _engine_environment() -> dict[str, str]:
+    # A kernel's own variables (JPY_*, MPLBACKEND, …) are nobody's business in the engine's jobs.
+    drop = ("JPY_", "IPYKERNEL", "PYDEVD_", "MPLBACKEND", "JUPYTER", "COLAB_", "PYTHONPATH_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
+    paths = [path for path in sys.path if path and Path(path, "dstack_engine").is_dir()]
+    if paths and not kept.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = paths[0]
+    return kept
+
+
+def _await_engine(
+    home: Home, process: subprocess.Popen[bytes], on_wait: Callable[[str], None] | None
+) -> None:
+    begun = monotonic()
+    told = False
+    tick = threading.Event()
+    while monotonic() - begun < START_TIMEOUT:
+        address = find_engine(home)
+        if address is not None and address.pid == process.pid:
+            _reap_later(process)
+            return
+        if process.poll() is not None:
+            raise _start_failed(home, f"it ended with exit code {process.returncode}")
+        if not told and on_wait is not None and monotonic() - begun > PATIENCE:
+            on_wait("Starting the engine …")
+            told = True
+        tick.wait(0.01)
+    raise _start_failed(home, f"it did not answer within {START_TIMEOUT:.0f} s")
+
+
+def _reap_later(process: subprocess.Popen[bytes]) -> None:
+    # Without a wait the engine would stay a zombie of this process after its end.
+    threading.Thread(target=process.wait, name="engine-reaper", daemon=True).start()
+
+
+def _start_failed(home: Home, what: str) -> EngineStartFailed:
+    lines = home.engine_log.read_text(errors="replace").splitlines()[-8:]
+    return EngineStartFailed(
+        f"The engine could not be started: {what}. The end of {home.engine_log}:\n"
+        + "\n".join(lines),
+        hint="Try again: dstack-jupyter doctor tells what is missing on this computer.",
+    )

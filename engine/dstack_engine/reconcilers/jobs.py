@@ -1,0 +1,350 @@
+"""The job loop: places a job, has its host prepare, start, attend and stop its container.
+
+The long acts (`prepare`, `attend`, `stop`) are activities with a thread of their own; `look` reads
+what they found out. All of them may be repeated, so a job that a crash left anywhere goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from dstack_engine.decisions import capacity, instances, routes, runs
+from dstack_engine.decisions import jobs as decisions
+from dstack_engine.decisions.jobs import JobSighting, NoPlace, Placed, Unfit, Waits
+from dstack_engine.errors import (
+    Conflict,
+    ContainerFailed,
+    DiskFull,
+    DstackError,
+    HostUnreachable,
+    ImageUnavailable,
+    PortTaken,
+    PythonUnavailable,
+)
+from dstack_engine.hosts.base import Host
+from dstack_engine.reconcilers.containers import container_spec, image_of, stop_grace
+from dstack_engine.reconcilers.loop import pause
+from dstack_engine.reconcilers.world import World
+from dstack_engine.records.events import Progress
+from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
+from dstack_engine.records.jobs import Job, JobReason, JobStatus
+from dstack_engine.records.offers import Offer
+from dstack_engine.records.runs import Run
+from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.profiles import effective_max_duration
+from dstack_engine.store.store import Transaction
+
+logger = logging.getLogger(__name__)
+
+#: What each failure of a host means for the job, if no other offer is left.
+_UNFIT_REASONS: dict[type[DstackError], JobReason] = {
+    ImageUnavailable: JobReason.IMAGE_UNAVAILABLE,
+    PythonUnavailable: JobReason.EXECUTOR_ERROR,
+    PortTaken: JobReason.PORTS_BINDING_FAILED,
+    DiskFull: JobReason.CREATING_CONTAINER_ERROR,
+    ContainerFailed: JobReason.CREATING_CONTAINER_ERROR,
+}
+
+#: How long to wait before a host that does not answer is asked again.
+UNREACHABLE_WAIT = timedelta(seconds=1)
+
+
+class JobReconciler:
+    """Looks at one job, decides, saves, acts."""
+
+    def __init__(self, world: World) -> None:
+        """Work in *world*; its `tick` and `keys` are given to a `Loop`."""
+        self._world = world
+        # Placement sees all jobs at once and must not be overtaken by itself.
+        self._placing = threading.Lock()
+
+    def keys(self) -> list[str]:
+        """Return the ids of all jobs that are not at their end, the first submitted first."""
+        return [kept.record.id for kept in self._world.store.jobs(finished=False)]
+
+    def tick(self, job_id: str) -> timedelta | None:
+        """Move one job on; return when to look again."""
+        kept = self._world.store.job(job_id)
+        if kept is None or kept.record.finished:
+            self._world.activities.forget(job_id)
+            return None
+        if kept.record.status is JobStatus.SUBMITTED:
+            with self._placing:
+                return self._beat(job_id)
+        return self._beat(job_id)
+
+    def _beat(self, job_id: str) -> timedelta | None:
+        world = self._world
+        kept = world.store.job(job_id)
+        found = world.store.run_by_id(kept.record.run_id) if kept is not None else None
+        if kept is None or found is None:
+            return None
+        job, run = kept.record, found.record
+        seen = self._look(job, run)
+        world.checkpoint(f"job {job.status} looked")
+        now = world.clock.now()
+        after = decisions.advance_job(job, seen, now)
+        world.checkpoint(f"job {job.status} decided")
+        with world.store.transaction(now) as transaction:
+            if isinstance(seen.placed, Placed) and after.instance is not None:
+                self._want_instance(seen.placed, transaction)
+            transaction.save(kept, after)
+        world.checkpoint(f"job {after.status} saved")
+        self._act(job, after, run)
+        world.checkpoint(f"job {after.status} acted")
+        return self._next_look(job, after, seen)
+
+    # --- look --------------------------------------------------------------------------------
+
+    def _look(self, job: Job, run: Run) -> JobSighting:
+        wish = runs.wish_for(run)
+        match job.status:
+            case JobStatus.SUBMITTED:
+                placed = None if wish is not None else self._place(job, run)
+                return JobSighting(wish=wish, placed=placed)
+            case JobStatus.PROVISIONING:
+                return JobSighting(wish=wish, instance_ready=self._instance_ready(job))
+            case JobStatus.PULLING:
+                return self._look_at_preparation(job, wish)
+            case JobStatus.RUNNING:
+                return self._look_at_container(job, run, wish)
+            case _:
+                return self._look_at_end(job)
+
+    def _look_at_preparation(self, job: Job, wish: JobReason | None) -> JobSighting:
+        outcome = self._world.activities.outcome("prepare", job.id)
+        if isinstance(outcome, HostUnreachable):
+            self._world.activities.forget(job.id, "prepare")
+            raise outcome
+        if isinstance(outcome, Exception):
+            return JobSighting(wish=wish, unfit=_unfit(job, outcome))
+        if outcome is None:
+            return JobSighting(wish=wish)
+        return JobSighting(wish=wish, container=self._host(job).look(job.container))
+
+    def _look_at_container(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
+        duration = effective_max_duration(run.configuration)
+        limit = None if duration is None else timedelta(seconds=duration)
+        outcome = self._world.activities.outcome("attend", job.id)
+        if outcome is None:
+            return JobSighting(wish=wish, max_duration=limit)
+        if isinstance(outcome, HostUnreachable):
+            self._world.activities.forget(job.id, "attend")
+            return JobSighting(wish=wish, max_duration=limit)
+        if isinstance(outcome, Exception):
+            logger.error("job %s: its output could not be kept.", job.id, exc_info=outcome)
+        container = self._host(job).look(job.container)
+        return JobSighting(container=container, drained=True, wish=wish, max_duration=limit)
+
+    def _look_at_end(self, job: Job) -> JobSighting:
+        activities = self._world.activities
+        stopped, drained = (activities.outcome(verb, job.id) for verb in ("stop", "attend"))
+        for verb, outcome in (("stop", stopped), ("attend", drained)):
+            if isinstance(outcome, HostUnreachable):
+                activities.forget(job.id, verb)
+        return JobSighting(stopped=_ended(stopped), drained=_ended(drained))
+
+    def _place(self, job: Job, run: Run) -> Placed | Waits | NoPlace:
+        world = self._world
+        offers = world.list_offers()
+        active = [kept.record for kept in world.store.jobs(finished=False)]
+        answer = capacity.place(
+            job,
+            run.configuration,
+            _agreed(run, offers),
+            active,
+            max_jobs=world.settings.local.max_jobs,
+            queue=self._queue(job, active, offers),
+        )
+        match answer:
+            case capacity.Wait():
+                return Waits(answer.reason)
+            case capacity.NoPlace():
+                return NoPlace(answer.reason)
+            case capacity.Placed():
+                return self._route(job, run, answer, active)
+
+    def _queue(
+        self, job: Job, active: Sequence[Job], offers: Sequence[Offer]
+    ) -> Iterator[capacity.Queued]:
+        for other in active:
+            if other.status is JobStatus.SUBMITTED and other.id != job.id:
+                kept = self._world.store.run_by_id(other.run_id)
+                if kept is not None and runs.wish_for(kept.record) is None:
+                    run = kept.record
+                    yield capacity.Queued(other, run.configuration, tuple(_agreed(run, offers)))
+
+    def _route(
+        self, job: Job, run: Run, place: capacity.Placed, active: Sequence[Job]
+    ) -> Placed | NoPlace:
+        ports = run.configuration.ports if isinstance(run.configuration, TaskConfiguration) else ()
+        ours = {
+            route.local_port: other.run_name
+            for other in active
+            if other.id != job.id
+            for route in other.routes
+        }
+        try:
+            chosen = routes.choose_routes(
+                ports, place.offer.host, ours=ours, is_taken=self._world.port_taken
+            )
+        except Conflict as conflict:
+            return NoPlace(conflict.message, JobReason.PORTS_BINDING_FAILED)
+        return Placed(
+            offer=place.offer,
+            instance=instances.name_instance(place.offer, job.id),
+            reservation=place.reservation,
+            routes=chosen,
+            image=image_of(run.configuration, place.offer, self._world.settings),
+        )
+
+    def _instance_ready(self, job: Job) -> bool:
+        found = self._world.store.instance(job.instance or "")
+        return found is not None and found.record.status in instances.READY
+
+    # --- act ---------------------------------------------------------------------------------
+
+    def _want_instance(self, placed: Placed, transaction: Transaction) -> None:
+        if self._world.store.instance(placed.instance) is not None:
+            return
+        now = self._world.clock.now()
+        transaction.insert(
+            Instance(
+                name=InstanceName(placed.instance),
+                backend=placed.offer.backend,
+                offer=placed.offer,
+                status=InstanceStatus.PENDING,
+                since=now,
+                created_at=now,
+            )
+        )
+
+    def _act(self, before: Job, job: Job, run: Run) -> None:
+        if job.status is not before.status:
+            logger.info(
+                "job %s: %s -> %s (%s)",
+                job.id,
+                before.status,
+                job.status,
+                job.detail or job.reason or "no reason",
+            )
+            self._world.wake("runs", job.run_id)
+        match job.status:
+            case JobStatus.PROVISIONING:
+                self._world.wake("instances", job.instance or "")
+            case JobStatus.PULLING:
+                self._ensure("prepare", job, lambda: self._prepare(job, run))
+            case JobStatus.RUNNING:
+                self._ensure("attend", job, lambda: self._attend(job))
+            case JobStatus.TERMINATING:
+                self._end(job, run)
+            case JobStatus.SUBMITTED if before.status is not JobStatus.SUBMITTED:
+                self._world.activities.forget(job.id)
+            case status if status.finished:
+                self._finish(job)
+
+    def _ensure(self, verb: str, job: Job, act: Callable[[], object]) -> None:
+        self._world.activities.ensure(verb, job.id, act, lambda: self._world.wake("jobs", job.id))
+
+    def _prepare(self, job: Job, run: Run) -> None:
+        world = self._world
+        host = self._host(job)
+        spec = container_spec(run, job, world.home)
+        host.prepare(spec, lambda step, part, text: self._tell(job, step, part, text))
+        world.checkpoint("job prepared")
+        if not self._still_wanted(job):
+            return
+        files = world.blobs.files(run.files) if run.files is not None else None
+        try:
+            host.start(spec, files, self.log_of(job))
+        except HostUnreachable:
+            raise
+        except DstackError:
+            host.remove(job.container)
+            raise
+        world.checkpoint("job started")
+        if not self._still_wanted(job):
+            host.remove(job.container)
+
+    def _still_wanted(self, job: Job) -> bool:
+        """Tell whether the job was not ended meanwhile: a long pull is not waited for."""
+        kept = self._world.store.job(job.id)
+        wanted = (JobStatus.PULLING, JobStatus.RUNNING)
+        return kept is not None and kept.record.status in wanted
+
+    def _attend(self, job: Job) -> None:
+        _patiently(lambda: self._host(job).attend(job.container, self.log_of(job)))
+
+    def _end(self, job: Job, run: Run) -> None:
+        if job.offer is None:
+            return
+        host = self._host(job)
+        at_once = run.abort or job.started_at is None
+        grace = timedelta(0) if at_once else stop_grace(run)
+        self._ensure("stop", job, lambda: _patiently(lambda: host.stop(job.container, grace)))
+        self._ensure("attend", job, lambda: self._attend(job))
+        if run.abort and self._world.activities.is_running("stop", job.id):
+            self._ensure("abort", job, lambda: host.stop(job.container, timedelta(0)))
+
+    def _finish(self, job: Job) -> None:
+        self._world.activities.forget(job.id)
+        self._world.live.ring()
+        if job.instance is not None:
+            self._world.wake("instances", job.instance)
+        for kept in self._world.store.jobs(finished=False):
+            if kept.record.status is JobStatus.SUBMITTED:
+                self._world.wake("jobs", kept.record.id)
+
+    def _next_look(self, before: Job, after: Job, seen: JobSighting) -> timedelta | None:
+        if after.status is not before.status:
+            return None if after.finished else timedelta(0)
+        if after.status is JobStatus.RUNNING and seen.max_duration and after.started_at:
+            limit = after.started_at + seen.max_duration + decisions.DURATION_SLACK
+            return max(limit - self._world.clock.now(), timedelta(milliseconds=10))
+        if after.status is JobStatus.TERMINATING and not (seen.stopped and seen.drained):
+            return UNREACHABLE_WAIT
+        return None
+
+    # --- small ---------------------------------------------------------------------------------
+
+    def log_of(self, job: Job) -> Path:
+        """Return the folder of the job's output."""
+        return self._world.home.logs / job.container
+
+    def _host(self, job: Job) -> Host:
+        assert job.offer is not None, f"job {job.id} has no offer"
+        return self._world.hosts[job.offer.host]
+
+    def _tell(self, job: Job, step: str, fraction: float | None, text: str) -> None:
+        self._world.live.ring(progress=Progress(job.id, step, fraction, text))
+
+
+def _agreed(run: Run, offers: Sequence[Offer]) -> list[Offer]:
+    """Return the offers that the run's user agreed to, in their order, as they are now."""
+    now = {offer.id: offer for offer in offers}
+    return [now[offer.id] for offer in run.offers if offer.id in now]
+
+
+def _patiently(act: Callable[[], None]) -> None:
+    """Do *act*; where the host does not answer, wait before the loop has it done again."""
+    try:
+        act()
+    except HostUnreachable:
+        pause(UNREACHABLE_WAIT.total_seconds())
+        raise
+
+
+def _ended(outcome: object | None) -> bool:
+    return outcome is not None and not isinstance(outcome, HostUnreachable)
+
+
+def _unfit(job: Job, error: Exception) -> Unfit:
+    if not isinstance(error, DstackError):
+        logger.error("job %s could not be prepared.", job.id, exc_info=error)
+        return Unfit(f"{type(error).__name__}: {error}", JobReason.EXECUTOR_ERROR)
+    reason = _UNFIT_REASONS.get(type(error), JobReason.EXECUTOR_ERROR)
+    return Unfit(error.message, reason)

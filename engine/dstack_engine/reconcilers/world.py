@@ -1,0 +1,53 @@
+"""What every reconciler works with: the store, the hands, the clock and the bell, in one value.
+
+Made by `engine`; the loops find each other only by their names here, to wake one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dstack_engine.backends.registry import Registry
+from dstack_engine.files.blobs import BlobStore
+from dstack_engine.home import Home
+from dstack_engine.hosts.base import Host
+from dstack_engine.live import Live
+from dstack_engine.reconcilers.loop import (
+    Activities,
+    Checkpoint,
+    Clock,
+    Loop,
+    SystemClock,
+    no_checkpoint,
+)
+from dstack_engine.records.offers import HostKind, Offer
+from dstack_engine.settings import Settings
+from dstack_engine.store.store import Store
+
+
+@dataclass
+class World:
+    """The engine's parts, as its loops see them."""
+
+    home: Home
+    settings: Settings
+    store: Store
+    live: Live
+    blobs: BlobStore
+    hosts: Mapping[HostKind, Host]
+    backends: Registry
+    #: Tells whether a local port is in use by anything on this computer.
+    port_taken: Callable[[int], bool]
+    clock: Clock = field(default_factory=SystemClock)
+    checkpoint: Checkpoint = no_checkpoint
+    activities: Activities = field(default_factory=Activities)
+    loops: dict[str, Loop[str]] = field(default_factory=dict)
+
+    def wake(self, loop: str, key: str) -> None:
+        """Have *loop* look at *key* soon."""
+        self.loops[loop].wake(key)
+
+    def list_offers(self) -> list[Offer]:
+        """Return what every configured backend would rent now."""
+        return self.backends.list_offers()[0]

@@ -1,0 +1,98 @@
+"""What the engine tells its clients: the shapes of the API's answers and of its event stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dstack_engine.records.events import Event, Frame, Progress
+from dstack_engine.records.sightings import Usage
+
+#: Client and engine must agree on it; raised by one with every change that breaks the other.
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """The running engine."""
+
+    version: str
+    protocol: int
+    pid: int
+    started_at: datetime
+    home: str
+    active_runs: int
+    #: Resident memory of the engine's process, in MB.
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The settings of the engine that its clients must know."""
+
+    #: The most that a project's files may hold together, in bytes, and how many they may be.
+    files_limit: int
+    max_files: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `doctor` looked at."""
+
+    ok: bool
+    subject: str
+    text: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What `prune` took away."""
+
+    runs: int
+    containers: int
+    files_bytes: int
+    logs_bytes: int
+
+
+@dataclass(frozen=True)
+class RecordChanged:
+    """A run, job or instance was saved."""
+
+    cursor: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class LogWritten:
+    """A job printed something."""
+
+    cursor: str
+    run: str
+    job: str
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A job's preparation went on."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class UsageSeen:
+    """A job's use was measured."""
+
+    job: str
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class CaughtUp:
+    """Everything known so far has been told; from here on it is live."""
+
+    cursor: str
+
+
+Update = RecordChanged | LogWritten | Progressed | UsageSeen | CaughtUp

@@ -1,0 +1,176 @@
+"""What the engine knows, kept on a real disk."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dstack_engine.errors import Conflict, LeaseLost, NotFound, StoreTooNew
+from dstack_engine.records.events import Event
+from dstack_engine.records.jobs import Job, JobId, JobStatus
+from dstack_engine.records.runs import Run, RunId, RunStatus
+from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.store import schema, tables
+from dstack_engine.store.store import Store
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "engine.db")
+    yield store
+    store.close()
+
+
+def a_run(name: str = "fox", **written: object) -> Run:
+    task = TaskConfiguration.model_validate({"type": "task", "commands": ["true"], **written})
+    return Run(RunId(f"id-of-{name}"), name, task, RunStatus.SUBMITTED, NOON, NOON)
+
+
+def a_job(run: Run) -> Job:
+    job_id = JobId(f"{run.name}-0-0/1")
+    return Job(job_id, run.id, run.name, 0, 0, 1, JobStatus.SUBMITTED, NOON, NOON)
+
+
+def insert(store: Store, *records: Run | Job) -> None:
+    with store.transaction(NOON) as transaction:
+        for record in records:
+            transaction.insert(record)
+
+
+def test_a_run_comes_back_as_it_was_saved_and_knows_what_was_written(store: Store) -> None:
+    run = a_run(resources={"gpu": "24GB"}, python="3.11")
+    insert(store, run)
+    found = store.run("fox").record
+    assert found == run
+    assert found.configuration.resources.wrote("gpu")
+    assert not found.configuration.resources.wrote("disk")
+
+
+def test_the_database_is_its_users_alone(store: Store, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "engine.db").stat().st_mode) == 0o600
+
+
+def test_of_two_who_save_over_the_same_version_the_second_is_told(store: Store) -> None:
+    insert(store, a_run())
+    one, two = store.run("fox"), store.run("fox")
+    with store.transaction(NOON) as transaction:
+        transaction.save(one, replace(one.record, status=RunStatus.RUNNING))
+    with pytest.raises(LeaseLost), store.transaction(NOON) as transaction:
+        transaction.save(two, replace(two.record, status=RunStatus.DONE))
+    assert store.run("fox").record.status is RunStatus.RUNNING
+
+
+def test_a_transaction_that_fails_leaves_nothing_and_tells_nobody(store: Store) -> None:
+    heard: list[Event] = []
+    store.listen(heard.extend)
+    with pytest.raises(ZeroDivisionError), store.transaction(NOON) as transaction:
+        transaction.insert(a_run())
+        raise ZeroDivisionError
+    with pytest.raises(NotFound):
+        store.run("fox")
+    assert (heard, store.last_sequence()) == ([], 0)
+
+
+def test_a_name_is_given_once(store: Store) -> None:
+    insert(store, a_run())
+    with pytest.raises(Conflict, match="fox"):
+        insert(store, replace(a_run(), id=RunId("other")))
+
+
+def test_every_change_is_an_event_in_order_and_an_unchanged_save_is_none(store: Store) -> None:
+    run = a_run()
+    insert(store, run, a_job(run))
+    kept = store.run("fox")
+    with store.transaction(NOON) as transaction:
+        transaction.save(kept, kept.record)
+        transaction.save(kept, replace(kept.record, status=RunStatus.RUNNING))
+    events = store.events(after=0)
+    assert [event.sequence for event in events] == [1, 2, 3]
+    assert [type(event.record) for event in events] == [Run, Job, Run]
+    assert store.events(after=2) == events[2:]
+
+
+def test_events_never_carry_secrets(store: Store) -> None:
+    run = a_run(
+        image="x", registry_auth={"username": "me", "password": "hunter2"}, env=["TOKEN=hunter2"]
+    )
+    insert(store, replace(run, environment={"TOKEN": "hunter2"}))
+    assert store.run("fox").record.environment == {"TOKEN": "hunter2"}
+    (event,) = store.events(after=0)
+    assert "hunter2" not in repr(event)
+    with store._engine.connect() as connection:
+        bodies = connection.execute(sa.select(tables.events.c.body)).scalars().all()
+    assert "hunter2" not in "".join(bodies)
+    assert "hunter2" not in repr(store.run("fox"))
+
+
+def test_a_deleted_run_is_gone_with_its_jobs_and_its_name_is_free(store: Store) -> None:
+    run = a_run()
+    insert(store, run, a_job(run))
+    with store.transaction(NOON) as transaction:
+        transaction.delete_run(run)
+    assert store.jobs(run_id=run.id) == []
+    assert store.events(after=2)[0].deleted
+    insert(store, replace(run, id=RunId("again")))
+
+
+def test_a_reader_never_sees_half_of_a_transaction(store: Store) -> None:
+    seen: set[tuple[int, int]] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            runs = len(store.runs())
+            seen.add((runs, len(store.jobs()) >= runs))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(50):
+        run = a_run(f"fox-{n}")
+        insert(store, run, a_job(run))
+    done.set()
+    reader.join()
+    assert all(whole for _, whole in seen)
+
+
+def test_migrations_make_exactly_the_tables_that_are_used(store: Store) -> None:
+    reflected = sa.MetaData()
+    reflected.reflect(store._engine)
+    made = {name: table for name, table in reflected.tables.items() if name != "alembic_version"}
+    assert set(made) == set(tables.metadata.tables)
+    for name, table in tables.metadata.tables.items():
+        assert [(c.name, str(c.type), c.nullable) for c in made[name].columns] == [
+            (c.name, str(c.type), c.nullable) for c in table.columns
+        ]
+        assert {tuple(i.columns.keys()) for i in made[name].indexes} == {
+            tuple(i.columns.keys()) for i in table.indexes
+        }
+
+
+def test_a_database_of_a_newer_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    Store(tmp_path / "engine.db").close()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'engine.db'}")
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreTooNew, match=f"9999, this version knows {schema.HEAD}"):
+        Store(tmp_path / "engine.db")
+
+
+def test_a_reopened_database_goes_on_counting_events(tmp_path: Path) -> None:
+    store = Store(tmp_path / "engine.db")
+    insert(store, a_run())
+    store.close()
+    store = Store(tmp_path / "engine.db")
+    insert(store, a_run("owl"))
+    assert [event.sequence for event in store.events(after=0)] == [1, 2]
+    assert store.run("owl").record.submitted_at - NOON == timedelta(0)
+    store.close()
