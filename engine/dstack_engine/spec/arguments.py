@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from posixpath import normpath
 from typing import Any, Final, TypeVar, cast
 
 from dstack_engine.errors import ArgumentError, ConfigurationError, Problem
@@ -59,9 +60,11 @@ def merge_arguments(
     them, each in place of the mapping of the same container port; *run_args* is what
     `${{ run.args }}` becomes.
     Raises `ArgumentError` for an argument that cannot be, and `ConfigurationError` for what is
-    wrong with the configuration now that it is used: its name, its secrets, variables not set.
+    wrong with the configuration now that it is used: its name, its secrets, variables not set,
+    a folder outside of the project.
     """
     refuse_secrets(configuration)
+    _working_dir(configuration.working_dir)
     written = configuration.model_dump(mode="json", exclude_unset=True)
     overrides = {
         "max_price": max_price,
@@ -82,7 +85,9 @@ def merge_arguments(
     _environment(written, configuration.env, env, environ)
     _fill_in(written, run_args)
     given = {key for key, value in {**overrides, **resources}.items() if value is not None}
-    return cast(C, _rebuild(written, given))
+    complete = cast(C, _rebuild(written, given))
+    _amd_image(complete)
+    return complete
 
 
 def _rebuild(written: dict[str, Any], given: set[str]) -> Configuration:
@@ -106,6 +111,21 @@ def _name(written: dict[str, Any], name: str | None) -> None:
             check_name(written["name"])
         except ArgumentError as error:
             raise ConfigurationError([Problem(0, 0, "name", error.message)]) from None
+
+
+def _working_dir(folder: str | None) -> None:
+    if folder is not None and normpath(folder).split("/")[0] == "..":
+        hint = "it is seen from the project's root"
+        message = f"{shown(folder)} lies outside of the project"
+        raise ConfigurationError([Problem(0, 0, "working_dir", message, hint)])
+
+
+def _amd_image(configuration: RunConfiguration) -> None:
+    gpu = configuration.resources.gpu
+    if gpu is not None and gpu.vendor == "amd" and configuration.image is None:
+        message = "an AMD GPU needs an `image`; the default images are for NVIDIA"
+        hint = "as in `image: rocm/pytorch`"
+        raise ConfigurationError([Problem(0, 0, "resources.gpu", message, hint)])
 
 
 def _ports(

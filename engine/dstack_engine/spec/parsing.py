@@ -135,7 +135,8 @@ def _validate(model: type[M], written: Mapping[str, Any]) -> tuple[M | None, lis
             for path, message, suggestion in model.rules(written)
             if not path or path[0] not in spoiled
         )
-    return value, found
+    # A size alone is read as least and as most, and is wrong as both.
+    return value, [*dict.fromkeys(found)]
 
 
 def _build(

@@ -19,7 +19,7 @@ from dstack_engine.spec.scalars import shown
 
 #: Beyond so many, the rest is counted only: difflib is slow, and nobody reads more.
 MAX_PROBLEMS: Final = 50
-_CLOSE_ENOUGH: Final = 0.7
+_CLOSE_ENOUGH: Final = 0.65
 _LONGEST_GUESSED: Final = 60
 
 _NOTHING: Final = object()
@@ -45,8 +45,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     if len(word) > _LONGEST_GUESSED:
         return None
     lowered = word.lower()
-    near = difflib.get_close_matches(lowered, [*known], n=1, cutoff=_CLOSE_ENOUGH)
-    return f"did you mean `{near[0]}`?" if near else None
+    near = difflib.get_close_matches(lowered, [*known], n=5, cutoff=_CLOSE_ENOUGH)
+    if not near:
+        return None
+    # Of several, the one of the same letters: `prot` is `port`, not `priority`.
+    letters = sorted(lowered)
+    best = max(near, key=lambda one: difflib.SequenceMatcher(None, letters, sorted(one)).ratio())
+    return f"did you mean `{best}`?"
 
 
 def sentences(

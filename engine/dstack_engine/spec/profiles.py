@@ -169,7 +169,7 @@ class ProfileParameters(SpecModel):
     retry: (
         Annotated[
             Retry,
-            BeforeValidator(_read_retry, json_schema_input_type=Any),
+            BeforeValidator(_read_retry, json_schema_input_type=bool | int | str | Retry),
             PlainSerializer(_write_retry),
         ]
         | None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from dstack_engine.spec.environment import Environment
 from dstack_engine.spec.problems import models_in
-from dstack_engine.spec.profiles import Profile
+from dstack_engine.spec.profiles import Profile, ProfileParameters
+from dstack_engine.spec.resources import Memory
+from dstack_engine.spec.scalars import Duration, DurationOrOff, IdleDuration, LongestRun
 
 _HEAD: Final = """# Configuration reference
 
@@ -28,40 +31,69 @@ A configuration is one YAML mapping with a `type`. A key that is not listed here
   `$${{` is a literal `${{`.
 """
 
+_WORDS: Final[tuple[tuple[Any, str], ...]] = (
+    (Environment, "mapping or list"),
+    (Memory, "size"),
+    (Duration, "duration"),
+    (DurationOrOff, "duration or `off`"),
+    (IdleDuration, "duration or `off`"),
+    (LongestRun, "duration or `off`"),
+)
+
 
 def reference(kinds: Mapping[str, type[BaseModel]]) -> str:
     """Return the page: a table for each of *kinds*, for profiles, and for what is within them."""
     parts = [_HEAD]
-    named: dict[str, type[BaseModel]] = {**kinds, "profile": Profile}
     inner: dict[str, type[BaseModel]] = {}
-    for kind, model in named.items():
-        parts.append(_section(f"`type: {kind}`" if kind in kinds else "Profile", model))
+    for kind, model in kinds.items():
+        parts.append(_section(f"`type: {kind}`", model))
         for below in _models_below(model):
             inner.setdefault(below.__name__, below)
+    parts.append(_section("Placement", ProfileParameters))
+    parts.append(_section("Profile", Profile))
     parts.extend(_section(name, model) for name, model in sorted(inner.items()))
     return "\n".join(parts)
 
 
+def fields_in_order(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of *model* as an author thinks of them: `type`, `name`, its own, others."""
+    keys: list[str] = [key for key in ("type", "name") if key in model.model_fields]
+    for base in model.__mro__:
+        if issubclass(base, BaseModel):
+            inherited = {key for parent in base.__bases__ for key in _fields(parent)}
+            keys.extend(key for key in base.model_fields if key not in inherited)
+    return {key: model.model_fields[key] for key in dict.fromkeys(keys)}
+
+
+def _fields(kind: type) -> Mapping[str, FieldInfo]:
+    return kind.model_fields if issubclass(kind, BaseModel) else {}
+
+
 def _section(title: str, model: type[BaseModel]) -> str:
     about = (model.__doc__ or "").strip().splitlines()[0]
-    rows = [_row(key, field) for key, field in model.model_fields.items()]
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            about,
-            "",
-            "| key | value | default | meaning |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    placed = issubclass(model, ProfileParameters) and model is not ProfileParameters
+    shared = ProfileParameters.model_fields if placed else {}
+    rows = [_row(key, field) for key, field in fields_in_order(model).items() if key not in shared]
+    head = [f"## {title}", "", about, ""]
+    if placed:
+        head[3:] = ["", "The keys of [Placement](#placement), and:", ""]
+    return "\n".join([*head, "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _row(key: str, field: FieldInfo) -> str:
-    cells = (f"`{key}`", _kind(field.annotation), _default(field), field.description or "")
+    kind = _named_kind(field.annotation, field.metadata) or _kind(field.annotation)
+    cells = (f"`{key}`", kind, _default(field), field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _named_kind(annotation: Any, metadata: Sequence[Any]) -> str | None:
+    # A field without `| None` has its annotation's parts in two places.
+    for kind, word in _WORDS:
+        if annotation == kind:
+            return word
+        if metadata and (annotation, [*metadata]) == (get_args(kind)[0], [*kind.__metadata__]):
+            return word
+    return None
 
 
 def _default(field: FieldInfo) -> str:
@@ -70,21 +102,14 @@ def _default(field: FieldInfo) -> str:
     if field.default is None or field.default in ((), {}):
         return ""
     if isinstance(field.default, BaseModel):
-        return "see there" if "__str__" not in dir_of(type(field.default)) else f"`{field.default}`"
+        own = type(field.default).__str__ is not BaseModel.__str__
+        return f"`{field.default}`" if own else ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
-def dir_of(kind: type) -> set[str]:
-    """Return what the classes of our own in *kind*'s line define."""
-    return {
-        name
-        for base in kind.__mro__
-        if base.__module__.startswith("dstack_engine")
-        for name in vars(base)
-    }
-
-
 def _kind(annotation: Any) -> str:
+    if word := _named_kind(annotation, ()):
+        return word
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kind(arguments[0])

@@ -268,7 +268,7 @@ def _gpu_part(token: str, text: str) -> tuple[str, object]:
 
 
 class Resources(SpecModel):
-    """What the machine must have."""
+    """CPU, memory, GPUs and disk of a machine."""
 
     cpu: IntRange = Field(default=IntRange(min=2), description="CPUs; `2..` if left out.")
     memory: MemoryRange = Field(

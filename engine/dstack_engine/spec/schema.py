@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from dstack_engine.spec.configurations import CONFIGURATION_TYPES
 from dstack_engine.spec.problems import model_at
-from dstack_engine.spec.reference import literal_words, reference
+from dstack_engine.spec.reference import fields_in_order, literal_words, reference
 
 SCHEMA_NAME: Final = "configuration.schema.json"
 REFERENCE_NAME: Final = "configuration.md"
@@ -51,7 +51,7 @@ def keys_of(kind: str, *path: str) -> dict[str, str]:
     """
     root = CONFIGURATION_TYPES.get(kind)
     model = None if root is None else model_at(root, path)
-    fields = {} if model is None else model.model_fields
+    fields = {} if model is None else fields_in_order(model)
     return {key: field.description or "" for key, field in fields.items()}
 
 

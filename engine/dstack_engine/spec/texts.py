@@ -58,7 +58,7 @@ def problem_at(
 
 
 def decode(text: str | bytes, first_line: int, file: str | None) -> str:
-    """Return *text* without a byte order mark; raise `ConfigurationError` if too long or no UTF-8."""
+    """Return *text* as text; raise `ConfigurationError` where it is too long or no UTF-8."""
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         message = f"the text has {size:,} bytes; a configuration may have {MAX_BYTES:,}"
@@ -83,7 +83,7 @@ def _position(text: str, index: int) -> tuple[int, int]:
 
 
 def refuse_characters(text: str, lines: list[str], first_line: int, file: str | None) -> None:
-    """Raise `ConfigurationError` at the first character that YAML does not allow, if there is one."""
+    """Raise `ConfigurationError` at the first character that YAML does not allow, if any."""
     found = _FORBIDDEN.search(text)
     if found is None:
         return
