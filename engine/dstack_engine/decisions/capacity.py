@@ -18,8 +18,6 @@ from datetime import datetime
 
 from dstack_engine.decisions import quantities
 from dstack_engine.decisions.gpus import choose_gpus, fits
-from dstack_engine.decisions.instances import name_instance
-from dstack_engine.decisions.jobs import NoPlace, Placed, Waits
 from dstack_engine.decisions.requirements import LOCAL, reasons_against
 from dstack_engine.records.jobs import Job, JobStatus, Reservation
 from dstack_engine.records.offers import Availability, Gpu, HostKind, Offer
@@ -29,6 +27,28 @@ from dstack_engine.spec.configurations import RunConfiguration, TaskConfiguratio
 _EPSILON = 1e-6
 
 _GONE = frozenset({Availability.NO_QUOTA, Availability.NOT_AVAILABLE})
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A place: the offer, and what the job holds there."""
+
+    offer: Offer
+    reservation: Reservation
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Not yet, and what the job waits for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoPlace:
+    """No place, and none will come: why each offer is out."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ def place(
     *,
     max_jobs: int,
     queue: Iterable[Queued] = (),
-) -> Placed | Waits | NoPlace:
+) -> Placed | Wait | NoPlace:
     """Return where *job* runs and what it holds, why it waits, or why there is no place at all.
 
     *offers* are those that may be used, the best first, as their backends state them now; those
@@ -122,12 +142,12 @@ class _Computer:
                 name, host = queued.job.run_name, placed.offer.host
                 ports = container_ports(queued.wanted)
                 self.holders.append((name, placed.reservation, host, ports))
-        elif isinstance(placed, Waits):
+        elif isinstance(placed, Wait):
             for offer in _possible(queued):
                 for lack in self.lacks(queued, offer):
                     self.kept.setdefault(lack.resource, queued.job.run_name)
 
-    def find_place(self, queued: Queued) -> Placed | Waits | NoPlace:
+    def find_place(self, queued: Queued) -> Placed | Wait | NoPlace:
         """Return the first offer that has room, or why there is none."""
         possible = _possible(queued)
         if not possible:
@@ -136,9 +156,8 @@ class _Computer:
         for offer in possible:
             lacks = self.lacks(queued, offer)
             if not lacks:
-                instance = name_instance(offer, queued.job.id)
-                return Placed(offer, instance, self._reservation(queued.wanted, offer))
-            waits = waits or Waits("; ".join(lack.why for lack in lacks))
+                return Placed(offer, self._reservation(queued.wanted, offer))
+            waits = waits or Wait("; ".join(lack.why for lack in lacks))
         assert waits is not None
         return waits
 
