@@ -46,7 +46,13 @@ def main() -> int:
     print(_where_it_runs())
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    client = PrintingClient(notebook, timeout=CELL_TIMEOUT, resources=resources)
+    client = PrintingClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        resources=resources,
+        # It warns that it listens on loopback without encryption, which every notebook does.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
     try:
         client.execute()
     except CellExecutionError:
