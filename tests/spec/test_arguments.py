@@ -158,7 +158,7 @@ def test_a_name_that_cannot_be_is_refused_when_it_is_used() -> None:
 
 @pytest.mark.parametrize("folder", ["..", "../x", "a/../../b"])
 def test_a_folder_outside_of_the_project_is_refused_when_it_is_used(folder: str) -> None:
-    with pytest.raises(ConfigurationError, match="working_dir: .* lies outside of the project"):
+    with pytest.raises(ConfigurationError, match=r"working_dir: .* lies outside of the project"):
         merged(a_task(working_dir=folder))
 
 

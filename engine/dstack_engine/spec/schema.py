@@ -72,7 +72,7 @@ def write(folder: Path) -> None:
 
 def schema_text() -> str:
     """Return the schema as it is published."""
-    return json.dumps(configuration_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(configuration_schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
