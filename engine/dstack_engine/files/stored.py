@@ -1,0 +1,165 @@
+"""A run's project files in the engine's store, put into a working directory as copies.
+
+Hosts use it as `hosts.base.Files`: a Docker host takes a tar, a process host a folder. Copies are
+real ones, never hard links: what a job writes must not reach the store or another run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from dstack_engine.errors import StoreError
+from dstack_engine.files.disk import disk_errors, write_all
+from dstack_engine.files.manifest import PROGRAM_MODE, Entry, EntryKind, folders_of, show_path
+
+#: Files up to so many bytes are copied by one read and one write.
+SMALL = 1 << 16
+CHUNK = 1 << 20
+_BLOCK = tarfile.BLOCKSIZE
+
+
+def blob_path(blobs: Path, digest: str) -> str:
+    """Return where the content of that digest lies."""
+    return f"{blobs}/{digest[:2]}/{digest[2:]}"
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """The files of one tree; keeps `hosts.base.Files`."""
+
+    digest: str
+    entries: tuple[Entry, ...] = field(repr=False)
+    blobs: Path = field(repr=False)
+
+    def write_tar(self, target: BinaryIO) -> None:
+        """Write all files as an uncompressed GNU tar: owner root, times of now.
+
+        Raises `StoreError` when a content is lost, and what *target* raises.
+        """
+        now = int(time.time())
+        for folder in folders_of(self.entries):
+            target.write(_header(folder, tarfile.DIRTYPE, PROGRAM_MODE, now))
+        for entry in self.entries:
+            match entry.kind:
+                case EntryKind.FILE:
+                    header = _header(entry.path, tarfile.REGTYPE, entry.mode, now, entry.size)
+                    target.write(header)
+                    self._write_content(entry, target)
+                case EntryKind.SYMLINK:
+                    header = _header(entry.path, tarfile.SYMTYPE, 0o777, now, link=entry.target)
+                    target.write(header)
+                case EntryKind.FOLDER:
+                    pass  # among the folders
+        target.write(bytes(2 * _BLOCK))
+
+    def copy_to(self, folder: Path) -> None:
+        """Put copies of all files under *folder*; repeated, they replace what is there.
+
+        Symlinks come last, so that nothing is written through one. Raises `DiskFull`,
+        `StoreError`.
+        """
+        with disk_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for below in folders_of(self.entries):
+                _make_folder(folder / below)
+            for entry in self.entries:
+                if entry.kind is EntryKind.FILE:
+                    self._copy_content(entry, f"{folder}/{entry.path}")
+            for entry in self.entries:
+                if entry.kind is EntryKind.SYMLINK:
+                    _clear(f"{folder}/{entry.path}")
+                    (folder / entry.path).symlink_to(entry.target)
+
+    def _write_content(self, entry: Entry, target: BinaryIO) -> None:
+        with self._content(entry) as source:
+            left = entry.size
+            while left and (piece := os.read(source, min(CHUNK, left))):
+                target.write(piece)
+                left -= len(piece)
+        target.write(bytes(-entry.size % _BLOCK))
+
+    def _copy_content(self, entry: Entry, path: str) -> None:
+        with self._content(entry) as source, _created(path) as destination:
+            if entry.size <= SMALL:
+                write_all(destination, os.read(source, SMALL))
+            else:
+                _copy_large(source, destination, entry.size)
+            # The mode given to open() is cut by the umask.
+            os.fchmod(destination, entry.mode)
+
+    @contextlib.contextmanager
+    def _content(self, entry: Entry) -> Iterator[int]:
+        """Open the content of a file, whole."""
+        try:
+            descriptor = os.open(blob_path(self.blobs, entry.digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"the content of {show_path(entry.path)} is lost; submit again"
+            ) from error
+        try:
+            if os.fstat(descriptor).st_size != entry.size:
+                raise StoreError(f"the content of {show_path(entry.path)} is damaged; submit again")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _header(path: str, kind: bytes, mode: int, now: int, size: int = 0, link: str = "") -> bytes:
+    member = tarfile.TarInfo(path)
+    member.type, member.mode, member.mtime, member.size = kind, mode, now, size
+    member.linkname, member.uname, member.gname = link, "root", "root"
+    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, in the place of whatever else is there."""
+    try:
+        path.mkdir(mode=PROGRAM_MODE)
+    except FileExistsError:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            path.mkdir(mode=PROGRAM_MODE)
+
+
+@contextlib.contextmanager
+def _created(path: str) -> Iterator[int]:
+    """Open a new file, in the place of whatever is there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError:
+        _clear(path)
+        descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _clear(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108 -- thousands of them
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        shutil.rmtree(path)
+
+
+def _copy_large(source: int, destination: int, size: int) -> None:
+    """Copy in the kernel, which shares blocks where the file system can; otherwise by hand."""
+    left = size
+    if hasattr(os, "copy_file_range"):
+        with contextlib.suppress(OSError):
+            while left and (copied := os.copy_file_range(source, destination, left)):
+                left -= copied
+    while left and (piece := os.read(source, min(CHUNK, left))):
+        write_all(destination, piece)
+        left -= len(piece)
