@@ -110,11 +110,13 @@ def refusal_lines(plan: Plan) -> list[str]:
 
 def refusal_text(refusal: Refusal) -> str:
     """Return one refused offer with its reasons."""
-    offer = refusal.offer
-    place = " ".join(
-        part for part in (backend_text(offer), offer.region, offer.instance_type) if part
-    )
-    return f"{place}: {'; '.join(refusal.reasons)}"
+    return f"{place_of(refusal.offer)}: {'; '.join(refusal.reasons)}"
+
+
+def place_of(offer: Offer) -> str:
+    """Return an offer's place; this computer's region and type only repeat its backend's name."""
+    words = [word for word in (offer.region, offer.instance_type) if word != offer.backend]
+    return " ".join(word for word in (backend_text(offer), *words) if word)
 
 
 def count_text(count: RefusalCount) -> str:

@@ -1,0 +1,202 @@
+"""Runs as text and HTML: one as a card, many as a table. Called by surfaces and `RunCard`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from dstack_engine.records.events import Progress
+from dstack_engine.records.jobs import Job
+from dstack_engine.records.runs import RunStatus, RunView
+from dstack_engine.records.sightings import Usage
+from dstack_jupyter.rendering.logs import log_html, log_text
+from dstack_jupyter.rendering.markup import (
+    AMBER,
+    BLUE,
+    BORDER,
+    GREEN,
+    MUTED,
+    RED,
+    Table,
+    escape,
+    link,
+    muted,
+    plain,
+    section,
+    tag,
+)
+from dstack_jupyter.rendering.offers import place_of
+from dstack_jupyter.rendering.quantities import (
+    ago_text,
+    clock_text,
+    counted,
+    duration_text,
+    hourly_text,
+    moment_text,
+    money_text,
+    resources_text,
+    size_text,
+)
+from dstack_jupyter.rendering.steps import (
+    SIGNS,
+    Step,
+    StepState,
+    sentence_of,
+    status_word,
+    steps_of,
+)
+from dstack_jupyter.terminal import LogScreen
+
+#: Lines of output that a card keeps when it is frozen.
+LAST_LINES = 200
+
+_COLOURS = {
+    RunStatus.RUNNING: BLUE,
+    RunStatus.DONE: GREEN,
+    RunStatus.FAILED: RED,
+    RunStatus.TERMINATED: AMBER,
+    RunStatus.TERMINATING: AMBER,
+}
+_MARKS = {StepState.DONE: "●", StepState.CURRENT: "◐", StepState.AHEAD: "○", StepState.SKIPPED: "–"}
+
+
+def run_text(
+    view: RunView,
+    now: datetime,
+    *,
+    screen: LogScreen | None = None,
+    progress: Progress | None = None,
+    usage: Usage | None = None,
+    last: int = LAST_LINES,
+) -> str:
+    """Return the run as a few lines of text, then the *last* lines it printed."""
+    sign = SIGNS[view.status]
+    lines = [f"{sign} {plain(view.name)}  {status_word(view)}  {_clock(view, now)}"]
+    lines += [f"  {plain(sentence)}" for sentence in (sentence_of(view),) if sentence]
+    lines.append("  " + " → ".join(_step_text(step) for step in steps_of(view, progress)))
+    lines += [f"  {plain(fact)}" for fact in facts_of(view, usage)]
+    if screen is not None and (log := log_text(screen, last)):
+        lines += ["", plain(log)]
+    return "\n".join(lines)
+
+
+def run_html(
+    view: RunView,
+    now: datetime,
+    *,
+    screen: LogScreen | None = None,
+    progress: Progress | None = None,
+    usage: Usage | None = None,
+    last: int = LAST_LINES,
+) -> str:
+    """Return the run as a card that stands alone, with the *last* lines it printed in colour."""
+    colour = _COLOURS.get(view.status, MUTED)
+    chip = tag("span", f"{SIGNS[view.status]} {escape(status_word(view))}", f"color:{colour}")
+    head = tag("b", escape(view.name), "margin-right:10px") + chip
+    head += tag("span", muted(_clock(view, now)), "margin-left:12px")
+    parts = [tag("div", head, "font-size:14px")]
+    if sentence := sentence_of(view):
+        parts.append(tag("div", escape(sentence)))
+    parts.append(tag("div", " &rarr; ".join(_step_html(s) for s in steps_of(view, progress))))
+    parts += [tag("div", muted(fact)) for fact in facts_of(view, usage, ports=False)]
+    parts += [tag("div", port) for port in _ports_html(view.job)]
+    if screen is not None:
+        parts.append(log_html(screen, last))
+    frame = f"border:1px solid {BORDER};border-radius:6px;padding:10px 14px"
+    return section(tag("div", "".join(parts), frame))
+
+
+def runs_text(views: Sequence[RunView], now: datetime) -> str:
+    """Return the runs as an aligned table."""
+    return _table(views, now).text() if views else "No runs."
+
+
+def runs_html(views: Sequence[RunView], now: datetime) -> str:
+    """Return the runs as a table with a caption."""
+    if not views:
+        return section(muted("No runs."))
+    return section(_table(views, now).html(counted(len(views), "run")))
+
+
+def facts_of(view: RunView, usage: Usage | None = None, *, ports: bool = True) -> list[str]:
+    """Return what else is known of a run: where it is, its ports, what it uses, what was tried."""
+    job = view.job
+    facts = [fact for fact in (place_text(job),) if fact]
+    if job is not None and ports and not view.finished:
+        facts += [f"port {route.container_port} at {route.url}" for route in job.routes]
+    if usage is not None and not view.finished:
+        facts.append(usage_text(usage, job))
+    if job is not None:
+        facts += [f"tried {tried.offer}: {tried.why}" for tried in job.tried]
+    if len(view.jobs) > 1:
+        facts.append(counted(len(view.jobs), "attempt"))
+    return facts
+
+
+def place_text(job: Job | None) -> str:
+    """Return where a job runs and what is there; empty while it has no place."""
+    if job is None or job.offer is None:
+        return ""
+    return f"{place_of(job.offer)} · {resources_text(job.offer.shape)}"
+
+
+def usage_text(usage: Usage, job: Job | None) -> str:
+    """Return what a job uses now: CPUs, memory, GPUs, beside what it may use."""
+    held = job.reservation if job else None
+    cpus = f" of {held.cpu_limit:g}" if held and held.cpu_limit else ""
+    memory = f" of {size_text(held.memory_limit_gb)}" if held and held.memory_limit_gb else ""
+    parts = [f"CPU {usage.cpus:.1f}{cpus}", f"memory {size_text(usage.memory_gb)}{memory}"]
+    for number, gpu in enumerate(usage.gpus):
+        parts.append(f"GPU {number} {gpu.utilization * 100:.0f} % {size_text(gpu.memory_gb)}")
+    return " · ".join(parts)
+
+
+def _table(views: Sequence[RunView], now: datetime) -> Table:
+    headings = ("name", "status", "resources", "price", "cost", "submitted", "reason")
+    return Table(headings, [_row(view, now) for view in views], frozenset({"price", "cost"}))
+
+
+def _row(view: RunView, now: datetime) -> tuple[str, ...]:
+    job = view.job
+    return (
+        view.name,
+        f"{SIGNS[view.status]} {status_word(view)}",
+        resources_text(job.offer.shape) if job and job.offer else "-",
+        hourly_text(view.price),
+        money_text(view.cost(now)),
+        ago_text(view.run.submitted_at, now),
+        sentence_of(view).removeprefix(f"{view.name} "),
+    )
+
+
+def _clock(view: RunView, now: datetime) -> str:
+    end = view.run.finished_at or (view.run.since if view.finished else now)
+    parts = [duration_text(end - view.run.submitted_at), money_text(view.cost(now))]
+    if view.price:
+        parts.append(hourly_text(view.price))
+    if view.finished:
+        parts.append(moment_text(end))
+    return " · ".join(parts)
+
+
+def _step_text(step: Step) -> str:
+    words = [
+        _MARKS[step.state],
+        step.label,
+        clock_text(step.at) if step.at else "",
+        plain(step.text),
+    ]
+    return " ".join(word for word in words if word)
+
+
+def _step_html(step: Step) -> str:
+    text = escape(_step_text(step))
+    if step.state is StepState.CURRENT:
+        return tag("b", text)
+    return text if step.state is StepState.DONE else muted(_step_text(step))
+
+
+def _ports_html(job: Job | None) -> list[str]:
+    if job is None or job.finished:
+        return []
+    return [f"port {route.container_port}: {link(route.url)}" for route in job.routes]
