@@ -18,7 +18,7 @@ def test_good_and_bad_files_are_told_apart(tmp_path: Path) -> None:
     status = validate([str(good), str(bad)], stdout=out)
 
     assert status == 1
-    assert out.getvalue().startswith(f"{good}: good\n{bad}: 2 problems\n")
+    assert out.getvalue().startswith(f"{good}: good\n{bad}: 1 problem\n")
     assert (
         "line 2, column 1: comands: is not a known key; did you mean `commands`?" in out.getvalue()
     )

@@ -57,7 +57,8 @@ def _read_list(entries: list[object]) -> dict[str, str | None]:
     for index, entry in enumerate(entries):
         name, _, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
         if not isinstance(entry, str):
-            mistakes.append(((index,), f"must be `NAME=value` or `NAME`, not {shown(entry)}", None))
+            hint = "leave out the `- ` to write a mapping" if isinstance(entry, dict) else None
+            mistakes.append(((index,), f"must be `NAME=value` or `NAME`, not {shown(entry)}", hint))
         elif not _NAME.fullmatch(name):
             message = f"{shown(name)} cannot be a variable's name"
             mistakes.append(((index,), message, "letters, digits and _ only, no digit first"))

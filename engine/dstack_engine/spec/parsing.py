@@ -136,7 +136,16 @@ def _validate(model: type[M], written: Mapping[str, Any]) -> tuple[M | None, lis
             if not path or path[0] not in spoiled
         )
     # A size alone is read as least and as most, and is wrong as both.
-    return value, [*dict.fromkeys(found)]
+    return value, [*dict.fromkeys(_without_echoes(found))]
+
+
+def _without_echoes(found: list[Sentence]) -> Iterator[Sentence]:
+    """Yield *found* without what is missing only because its key is misspelt."""
+    meant = {one.meant for one in found if one.meant is not None}
+    for one in found:
+        about = {one.path} if one.path else {("commands",), ("image",)}
+        if one.meant is not None or one.nowhere or not (about & meant):
+            yield one
 
 
 def _build(

@@ -22,6 +22,7 @@ MAX_PROBLEMS: Final = 50
 _CLOSE_ENOUGH: Final = 0.65
 _LONGEST_GUESSED: Final = 60
 
+_GUESS: Final = re.compile(r"did you mean `(.+)`\?")
 _NOTHING: Final = object()
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -38,6 +39,12 @@ class Sentence:
     at_key: bool = False
     #: Whether it is about the text as a whole.
     nowhere: bool = False
+
+    @property
+    def meant(self) -> Path | None:
+        """Return the path of the key that a wrong one was perhaps meant to be."""
+        found = _GUESS.fullmatch(self.suggestion or "") if self.at_key else None
+        return None if found is None else (*self.path[:-1], found[1])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

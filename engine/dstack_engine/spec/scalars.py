@@ -121,6 +121,8 @@ def read_text(value: object) -> str:
         if abs(value) >= 1e40:
             _refuse("text", value)
         return str(value)
+    if isinstance(value, Mapping):
+        raise wrong("must be text, not a mapping", "a text with `: ` in it needs quotes")
     if not isinstance(value, str):
         _refuse("text", value)
     if "\0" in value:

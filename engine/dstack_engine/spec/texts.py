@@ -95,12 +95,16 @@ def refuse_characters(text: str, lines: list[str], first_line: int, file: str | 
     raise ConfigurationError([problem], file=file)
 
 
-_NO_COLON: Final = "a `:` is not possible here; is the line above complete and rightly indented?"
+_COLON_HINT: Final = (
+    "is the line above right, and indented as it should? a text with `: ` needs quotes"
+)
+_OPENED: Final = ("a quoted scalar", "a flow sequence", "a flow mapping")
 _NO_KEY_HERE: Final = "this is neither a key of the mapping above nor its end"
 
 #: What PyYAML and libyaml say, and what we say.
 _YAML_WORDS: Final = (
-    ("mapping values are not allowed", _NO_COLON, "a text with `: ` needs quotes"),
+    ("mapping values are not allowed", "a `:` is not possible here", _COLON_HINT),
+    ("expected alphabetic or numeric", "a text that begins with `*` or `&` needs quotes", None),
     ("could not find expected ':'", "this line should be `key: value`", "is a `:` missing?"),
     ("did not find expected key", _NO_KEY_HERE, "check the indentation and the quotes"),
     ("expected <block end>", _NO_KEY_HERE, "check the indentation and the quotes"),
@@ -126,6 +130,9 @@ _YAML_WORDS: Final = (
 def not_yaml(error: yaml.YAMLError, lines: list[str], first_line: int) -> Problem:
     """Return the problem that the YAML parser met, in words for an author."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if str(getattr(error, "context", None)).endswith(_OPENED):
+        # What is not closed is best shown where it was opened.
+        mark = getattr(error, "context_mark", None) or mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     said = str(getattr(error, "problem", None) or error).splitlines()[0]
     while line > 1 and (line > len(lines) or not lines[line - 1].strip()):
