@@ -30,7 +30,7 @@ def queued(run: str, text: str, minute: int, *offers: Offer) -> Queued:
     return Queued(a_job(run, minute=minute), wants(text), offers or (DOCKER, PROCESS))
 
 
-# --- what a job holds ------------------------------------------------------------------------------
+# --- what a job holds -------------------------------------------------------------------------
 
 
 def test_the_first_offer_with_room_is_taken_and_nothing_unwritten_is_reserved() -> None:
@@ -76,7 +76,7 @@ def test_a_rented_machine_is_the_jobs_own() -> None:
     )
 
 
-# --- waiting ---------------------------------------------------------------------------------------
+# --- waiting ----------------------------------------------------------------------------------
 
 
 def test_a_gpu_in_use_is_waited_for() -> None:
@@ -154,7 +154,7 @@ def test_containers_have_ports_of_their_own() -> None:
     assert placed("ports: ['9000:8080']", [DOCKER], [other]) == Placed(DOCKER, Reservation())
 
 
-# --- the queue -------------------------------------------------------------------------------------
+# --- the queue --------------------------------------------------------------------------------
 
 
 def test_a_later_job_does_not_overtake_one_that_waits_for_the_same() -> None:
@@ -207,7 +207,7 @@ def test_jobs_are_started_in_their_order_when_one_place_is_left() -> None:
     assert [isinstance(answers[name], Placed) for name in "abc"] == [True, True, False]
 
 
-# --- no place --------------------------------------------------------------------------------------
+# --- no place ---------------------------------------------------------------------------------
 
 
 def test_an_offer_that_was_tried_is_passed_over() -> None:

@@ -35,7 +35,7 @@ def names(text: str, *offers: Offer) -> list[str]:
     return [offer.id for offer in plan(wants(text), offers).offers]
 
 
-# --- what this computer has ---------------------------------------------------------------------
+# --- what this computer has -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_disk_that_the_catalog_does_not_state_is_not_compared() -> None:
     assert reasons("resources: {disk: 10TB}", there(disk_gb=None)) == ()
 
 
-# --- GPUs ----------------------------------------------------------------------------------------
+# --- GPUs -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_fewer_gpus_than_there_are_may_be_asked_here() -> None:
     assert reasons("resources: {gpu: 1}", here(gpus=gpus(T4, 4))) == ()
 
 
-# --- filters -------------------------------------------------------------------------------------
+# --- filters ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_remote_is_the_older_name_of_ssh() -> None:
     assert names("backends: [remote]", there(backend="ssh")) == ["ssh/eu-west-1/g5"]
 
 
-# --- plain processes -----------------------------------------------------------------------------
+# --- plain processes --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_what_plain_processes_pass_over_is_remarked() -> None:
     )
 
 
-# --- order and limits ----------------------------------------------------------------------------
+# --- order and limits -------------------------------------------------------------------------
 
 
 def test_idle_comes_first_then_the_price_then_what_cannot_be_had() -> None:
@@ -350,7 +350,7 @@ def test_of_many_refusals_this_computer_and_the_nearest_misses_are_named() -> No
     )
 
 
-# --- nothing fits --------------------------------------------------------------------------------
+# --- nothing fits -----------------------------------------------------------------------------
 
 
 def test_the_error_for_no_offers_tells_each_reason_and_what_is_not_configured() -> None:
@@ -419,7 +419,7 @@ def test_documented_examples_that_this_computer_cannot_meet_say_why(example: str
         assert f"    {reason}\n" in f"{no_offers(found)}\n"
 
 
-# --- whatever is asked ---------------------------------------------------------------------------
+# --- whatever is asked ------------------------------------------------------------------------
 
 _sizes = st.sampled_from(["1GB", "16GB", "8GB..", "..32GB", "4GB..64GB", "nan", "inf", "-5GB"])
 _counts = st.sampled_from(["0", "1", "2..", "..4", "1..8"])

@@ -61,7 +61,8 @@ def choose_routes(
     for index, port in sorted(enumerate(ports), key=lambda item: item[1].local_port is None):
         if host is HostKind.PROCESS:
             _check_own_port(port, known)
-        taken_here = _taken_by(chosen.values(), ports, host)
+        others = [other for other in ports if other is not port]
+        taken_here = _taken_by(chosen.values(), others, ports, host)
         local = port.local_port
         if local is None:
             local = _next_free(port, known, taken_here)
@@ -71,8 +72,15 @@ def choose_routes(
     return tuple(chosen[index] for index in range(len(ports)))
 
 
-def _taken_by(routes: Iterable[Route], ports: Sequence[PortMapping], host: HostKind) -> set[int]:
+def _taken_by(
+    routes: Iterable[Route],
+    others: Iterable[PortMapping],
+    ports: Sequence[PortMapping],
+    host: HostKind,
+) -> set[int]:
+    """Return the ports of this computer that the run's other ports take, or are going to."""
     taken = {route.local_port for route in routes}
+    taken |= {port.local_port for port in others if port.local_port is not None}
     if host is HostKind.PROCESS:
         taken |= {port.container_port for port in ports}
     return taken

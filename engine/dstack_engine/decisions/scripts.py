@@ -190,5 +190,6 @@ def _repo_id(run: Run) -> str:
     """Return a name for the project that is the same for every run of the same folder."""
     if run.project is None:
         return "none"
-    name = posixpath.basename(run.project.rstrip("/")) or "root"
-    return f"{name}-{sha256(run.project.encode()).hexdigest()[:8]}"
+    path = posixpath.normpath(run.project)
+    digest = sha256(path.encode(errors="surrogateescape")).hexdigest()
+    return f"{posixpath.basename(path) or 'root'}-{digest[:8]}"
