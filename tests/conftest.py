@@ -5,12 +5,15 @@ In CI a test that is skipped because something is missing is a failure: the grou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
+from docker.errors import DockerException, NotFound
 
 pytest_plugins = ["tests.hosts.fixtures"]
 
@@ -28,18 +31,41 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     if folder.exists():
         end_processes_of(folder)
+        remove_containers_of(folder)
 
 
 def end_processes_of(home: Path) -> None:
-    """End every process that was started with *home* as its engine's home."""
-    mark = f"DSTACK_JUPYTER_HOME={home}\0".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        pid = int(environment.parent.name)
-        try:
-            if mark in environment.read_bytes() + b"\0" and pid != os.getpid():
+    """End every process that was started for the engine of *home*, jobs' processes included."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid != os.getpid() and _belongs_to(folder, home):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        except OSError:
-            continue  # gone, or somebody else's
+
+
+def _belongs_to(process: Path, home: Path) -> bool:
+    """Tell whether the home is in the process's environment or command, or is where it works."""
+    try:
+        environment = (process / "environ").read_bytes()
+        command = (process / "cmdline").read_bytes()
+        works_in = (process / "cwd").readlink()
+    except OSError:
+        return False  # gone, or somebody else's
+    named = f"DSTACK_JUPYTER_HOME={home}".encode() in environment.split(b"\0")
+    return named or bytes(home) in command or works_in.is_relative_to(home)
+
+
+def remove_containers_of(home: Path) -> None:
+    """Remove the containers that the engine of *home* left, where a Docker Engine answers."""
+    # Imported here so that most tests do not wait for the engine to be imported.
+    from dstack_engine.home import Home
+    from dstack_engine.reconcilers.containers import home_labels
+
+    labels = [f"{name}={value}" for name, value in home_labels(Home(home)).items()]
+    with contextlib.suppress(DockerException), contextlib.closing(docker.from_env()) as client:
+        for container in client.containers.list(all=True, filters={"label": labels}):
+            with contextlib.suppress(NotFound):
+                container.remove(force=True)
 
 
 @pytest.hookimpl(hookwrapper=True)

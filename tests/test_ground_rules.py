@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import end_processes_of
-from tests.hosts.engines import REPOSITORY
+from dstack_engine.home import Home
+from dstack_engine.reconcilers.containers import home_labels
+from tests.conftest import end_processes_of, remove_containers_of
+from tests.hosts.engines import REPOSITORY, Engine
 
 
 def a_suite(folder: Path, source: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +56,28 @@ def test_every_test_has_a_home_of_its_own_and_no_settings_of_the_developer(
     assert others == set()
 
 
-def test_what_a_test_left_running_in_its_home_is_ended(home: Path) -> None:
-    with subprocess.Popen(["sleep", "1000"]) as leftover:
+@pytest.mark.parametrize("tie", ["environment", "command", "working folder"])
+def test_what_a_test_left_running_in_its_home_is_ended(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tie: str
+) -> None:
+    home.mkdir()
+    if tie != "environment":
+        monkeypatch.delenv("DSTACK_JUPYTER_HOME")
+    command = ["sh", "-c", "read forever", str(home) if tie == "command" else "-"]
+    folder = home if tie == "working folder" else tmp_path
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE) as leftover:
         end_processes_of(home)
         assert leftover.wait(10) == -9
+
+
+@pytest.mark.docker
+def test_containers_that_a_test_left_are_removed(
+    home: Path, docker_engine: Engine, busybox_image: str
+) -> None:
+    run = docker_engine.client.containers.run
+    ours = run(busybox_image, ["sleep", "1000"], labels=home_labels(Home(home)), detach=True)
+    other = run(busybox_image, ["sleep", "1000"], labels={"dstack-jupyter.home": "x"}, detach=True)
+    remove_containers_of(home)
+    left = {container.id for container in docker_engine.client.containers.list(all=True)}
+    other.remove(force=True)
+    assert (ours.id in left, other.id in left) == (False, True)
