@@ -128,6 +128,16 @@ def test_where_git_fails_its_ignore_files_are_read_and_a_remark_says_so(reposito
     assert "git could not list the project" in tree.remarks[0]
 
 
+def test_where_there_is_no_git_the_ignore_files_up_to_the_work_trees_top_count(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(repository, {".gitignore": "*.log\n/part/data\n", "part/a.log": "", "part/a.py": ""})
+    write(repository, {"part/data/x": "", "part/sub/data/x": ""})
+    monkeypatch.setenv("PATH", "/nonexistent")
+    tree = scan_project(repository / "part")
+    assert (paths(tree), tree.remarks) == (["a.py", "sub/data/x"], ())
+
+
 def test_git_is_not_led_astray_by_a_hooks_environment(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +213,13 @@ def test_too_many_files_are_refused_with_the_folders_that_hold_them(
     with pytest.raises(TooLarge, match=r"more than 20 files; most are in data/ \(30\)") as caught:
         scan_project(project, limits=FileLimits(max_files=20))
     assert all(word in str(caught.value.hint) for word in (".dstackignore", "--no-files"))
+
+
+def test_empty_folders_count_as_well(project: Path) -> None:
+    for number in range(30):
+        (project / f"{number}").mkdir()
+    with pytest.raises(TooLarge, match="more than 20 files"):
+        scan_project(project, limits=FileLimits(max_files=20))
 
 
 def test_too_large_a_project_is_refused_before_it_is_read_naming_the_biggest(

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dstack_engine.errors import StoreError
-from dstack_engine.files.disk import disk_errors, write_all
+from dstack_engine.files.disk import CHUNK, disk_errors, in_chunks, write_all
 from dstack_engine.files.manifest import PROGRAM_MODE, Entry, EntryKind, folders_of, show_path
 
 #: Files up to so many bytes are copied by one read and one write.
 SMALL = 1 << 16
-CHUNK = 1 << 20
-_BLOCK = tarfile.BLOCKSIZE
 
 
 def blob_path(blobs: Path, digest: str) -> str:
@@ -44,21 +42,8 @@ class StoredFiles:
 
         Raises `StoreError` when a content is lost, and what *target* raises.
         """
-        now = int(time.time())
-        for folder in folders_of(self.entries):
-            target.write(_header(folder, tarfile.DIRTYPE, PROGRAM_MODE, now))
-        for entry in self.entries:
-            match entry.kind:
-                case EntryKind.FILE:
-                    header = _header(entry.path, tarfile.REGTYPE, entry.mode, now, entry.size)
-                    target.write(header)
-                    self._write_content(entry, target)
-                case EntryKind.SYMLINK:
-                    header = _header(entry.path, tarfile.SYMTYPE, 0o777, now, link=entry.target)
-                    target.write(header)
-                case EntryKind.FOLDER:
-                    pass  # among the folders
-        target.write(bytes(2 * _BLOCK))
+        for chunk in in_chunks(self._tar_pieces(int(time.time()))):
+            target.write(chunk)
 
     def copy_to(self, folder: Path) -> None:
         """Put copies of all files under *folder*; repeated, they replace what is there.
@@ -78,13 +63,27 @@ class StoredFiles:
                     _clear(f"{folder}/{entry.path}")
                     (folder / entry.path).symlink_to(entry.target)
 
-    def _write_content(self, entry: Entry, target: BinaryIO) -> None:
+    def _tar_pieces(self, now: int) -> Iterator[bytes]:
+        for folder in folders_of(self.entries):
+            yield _header(folder, tarfile.DIRTYPE, PROGRAM_MODE, now)
+        for entry in self.entries:
+            match entry.kind:
+                case EntryKind.FILE:
+                    yield _header(entry.path, tarfile.REGTYPE, entry.mode, now, entry.size)
+                    yield from self._content_pieces(entry)
+                    yield bytes(-entry.size % tarfile.BLOCKSIZE)
+                case EntryKind.SYMLINK:
+                    yield _header(entry.path, tarfile.SYMTYPE, 0o777, now, link=entry.target)
+                case EntryKind.FOLDER:
+                    pass  # among the folders
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+    def _content_pieces(self, entry: Entry) -> Iterator[bytes]:
         with self._content(entry) as source:
             left = entry.size
             while left and (piece := os.read(source, min(CHUNK, left))):
-                target.write(piece)
                 left -= len(piece)
-        target.write(bytes(-entry.size % _BLOCK))
+                yield piece
 
     def _copy_content(self, entry: Entry, path: str) -> None:
         with self._content(entry) as source, _created(path) as destination:

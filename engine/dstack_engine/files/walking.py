@@ -70,10 +70,10 @@ class _Walk:
         kept = [(start + name, is_folder) for name, is_folder in seen if name not in NEVER_SENT]
         kept = [item for item in kept if not _is_out(*item, rules)]
         self.listing.look(path for path, is_folder in kept if not is_folder)
-        found = self.listing.found
-        check_count(len(found), found, self._max_files)
         if folder and not kept:
             self.listing.empty_folders.append(folder)
+        found = self.listing.found
+        check_count(len(found) + len(self.listing.empty_folders), found, self._max_files)
         below = [path for path, is_folder in kept if is_folder and path not in self._left_out]
         return [(path, rules) for path in below]
 

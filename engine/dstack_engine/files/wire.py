@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from dstack_engine.errors import Refused
+from dstack_engine.files.disk import CHUNK, in_chunks
 
 HEADER = 40
 END = bytes(HEADER)
-#: Small frames travel together, and large ones in pieces, of about so many bytes.
-CHUNK = 1 << 18
 
 
 def write_frame(digest: str, size: int, descriptor: int) -> Iterator[bytes]:
@@ -37,20 +37,14 @@ def write_frame(digest: str, size: int, descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
-def gather(pieces: Iterable[bytes], on_sent: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the pieces put together into chunks of about `CHUNK` bytes, with the end behind them.
+def gather(frames: Iterable[bytes], on_sent: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the frames in chunks of a good size, with the end behind them.
 
     *on_sent* hears the length of every chunk once it is taken.
     """
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        if len(waiting) >= CHUNK:
-            yield bytes(waiting)
-            on_sent(len(waiting))
-            waiting.clear()
-    yield bytes(waiting + END)
-    on_sent(len(waiting))
+    for chunk in in_chunks(chain(frames, (END,))):
+        yield chunk
+        on_sent(len(chunk))
 
 
 @dataclass(frozen=True)
