@@ -14,7 +14,7 @@ from pydantic import Field, PlainValidator, ValidationError
 
 from dstack_engine.errors import ConfigurationError, Problem
 from dstack_engine.home import Home
-from dstack_engine.spec.configurations import PYTHON_VERSIONS, PythonVersion
+from dstack_engine.spec.configurations import PYTHON_VERSIONS
 from dstack_engine.spec.documents import Document, read_document
 from dstack_engine.spec.problems import sentences
 from dstack_engine.spec.resources import read_memory
@@ -47,6 +47,14 @@ def _read_image(value: object) -> str:
     if not isinstance(value, str) or not value or any(letter.isspace() for letter in value):
         raise wrong(f"must be the name of an image, not {shown(value)}")
     return value
+
+
+def _read_python(value: object) -> str:
+    # YAML has no way to tell 3.10 from 3.1, so the number 3.1 means 3.10.
+    text = "3.10" if isinstance(value, float) and value == 3.1 else str(value)
+    if text not in PYTHON_VERSIONS:
+        raise wrong(f"must be one of {', '.join(PYTHON_VERSIONS)}, not {shown(value)}")
+    return text
 
 
 #: A size that is greater than 0, in GB.
@@ -83,7 +91,7 @@ class Settings(SpecModel):
         default="dstackai/base:py{version}-0.6-cuda-12.1-devel",
         description="Image of runs that name none and ask for `nvcc`.",
     )
-    default_python: PythonVersion | None = Field(
+    default_python: Annotated[str, PlainValidator(_read_python)] | None = Field(
         default=None, description="Version of Python where none is written; the engine's own."
     )
     log_limit: Size = Field(

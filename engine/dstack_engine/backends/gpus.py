@@ -152,9 +152,9 @@ def parse_gpus(text: str, fields: Sequence[str] = _FIELDS) -> GpuReport:
         name = short_name(row.get("name", ""))
         reported = _number(row.get("memory.total", ""))
         if len(values) != len(fields) or not name or reported is None:
-            remarks.append(f"a GPU is not offered, nvidia-smi says of it: {line.strip()[:200]}")
+            remarks.append(f"one GPU is not offered, nvidia-smi says of it: {line.strip()[:200]}")
         elif row["mig.mode.current"].lower() == "enabled":
-            remarks.append(f"a {name} is not offered: it is split into parts (MIG)")
+            remarks.append(f"one {name} is not offered: it is split into parts (MIG)")
         else:
             capability = _capability(row.get("compute_cap", "")) or _known_capability(name)
             memory = nominal_memory(name, reported)
