@@ -31,9 +31,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dstack_engine.hosts.forwards import Forwards
 
-_READ_BYTES = 64 << 10
-#: Output that comes quickly is gathered for so long before it is written.
+_READ_BYTES = 256 << 10
+#: Output that comes often and in little pieces is gathered for so long before it is read.
 _GATHER_MS = 3
+_LITTLE_BYTES = 64 << 10
 _MEMORY_SECONDS = 0.1
 _LIMIT_GRACE_SECONDS = 10.0
 _DISK_RETRY_SECONDS = 0.25
@@ -185,7 +186,7 @@ class Supervision:
                 self._hear(now)
             self._hold_limits(now)
             if got:
-                if now - last_output < 0.02:
+                if got < _LITTLE_BYTES and now - last_output < 0.02:
                     alone.poll(_GATHER_MS)
                 last_output = now
 
@@ -212,8 +213,11 @@ class Supervision:
             moments.append(now + 0.02)
         return max(int((min(moments) - now) * 1000) + 1, 0)
 
-    def _copy(self, ready: list[int], now: float) -> bool:
-        """Move what the pipes hold to the log. While the disk is full, the job waits."""
+    def _copy(self, ready: list[int], now: float) -> int:
+        """Move what the pipes hold to the log; return how much was new.
+
+        While the disk is full nothing is read, so the job waits.
+        """
         if self._unwritten:
             if now >= self._disk_full_until:
                 self._write(now)
@@ -228,10 +232,11 @@ class Supervision:
                     os.close(fd)
                     del self._pipes[fd]
             if self._unwritten:
+                got = sum(len(data) for _, _, data in self._unwritten)
                 self._write(now)
-                return True
+                return got
         self._wake.flush(now)
-        return False
+        return 0
 
     def _write(self, now: float) -> None:
         try:
@@ -272,6 +277,8 @@ class Supervision:
     def _ask(self, number: int, kill_at: float) -> None:
         """Signal the job's process group, and set when it is killed (the earliest wish counts)."""
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        if kill_at <= time.monotonic():
+            return  # no time to answer: it is killed without being asked
         for one in (number, signal.SIGCONT):
             try:
                 os.killpg(self._child, one)
