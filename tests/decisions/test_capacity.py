@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dstack_engine.decisions.capacity import NoPlace, Placed, Queued, Wait, place
 from dstack_engine.records.jobs import Job, JobStatus, Reservation, TriedOffer
@@ -48,6 +52,15 @@ def test_written_lower_bounds_are_reserved_and_upper_ones_are_limits() -> None:
 def test_an_open_range_reserves_without_a_limit() -> None:
     assert placed("resources: {cpu: 2.., memory: ..4GB}") == Placed(
         DOCKER, Reservation(cpus=2.0, memory_limit_gb=4.0)
+    )
+
+
+def test_sizes_without_end_or_sense_are_no_limits() -> None:
+    assert placed("resources: {memory: 4GB..inf, shm_size: nan}") == Placed(
+        DOCKER, Reservation(memory_gb=4.0)
+    )
+    assert placed("resources: {cpu: 0}", [DOCKER]) == NoPlace(
+        "local/docker: asks 0 CPUs; this computer has 2"
     )
 
 
@@ -240,6 +253,12 @@ def test_what_cannot_be_had_at_present_is_no_place() -> None:
     assert placed(offers=[gone]) == NoPlace("aws/eu-west-1/g5: cannot be had at present")
 
 
+def test_a_docker_engine_that_is_away_is_waited_for_unless_the_next_offer_has_room() -> None:
+    away = replace(DOCKER, availability=Availability.NOT_AVAILABLE)
+    assert placed(offers=[away]) == Wait("waits for local/docker: it does not answer at present")
+    assert placed(offers=[away, PROCESS]) == Placed(PROCESS, Reservation())
+
+
 def test_fifty_waiting_jobs_are_all_placed_or_wait_and_nothing_is_given_twice() -> None:
     machine = here(cpus=8, gpus=gpus(Gpu("T4", 16.0), 3))
     queue = [queued(f"run-{n}", "resources: {gpu: 1}", n, machine) for n in range(50)]
@@ -247,3 +266,41 @@ def test_fifty_waiting_jobs_are_all_placed_or_wait_and_nothing_is_given_twice() 
     given = [a.reservation.gpus for a in answers if isinstance(a, Placed)]
     assert given == [("GPU-0",), ("GPU-1",), ("GPU-2",)]
     assert sum(isinstance(answer, Wait) for answer in answers) == 47
+
+
+_asks = st.fixed_dictionaries(
+    {"minute": st.integers(0, 9), "priority": st.sampled_from([0, 50])},
+    optional={
+        "cpu": st.sampled_from(["1", "2..", "..3", "4"]),
+        "memory": st.sampled_from(["4GB", "8GB..", "..2GB"]),
+        "gpu": st.sampled_from(["1", "2", "1..", "..2", "0..", "A100", "16GB"]),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_asks, min_size=1, max_size=8), st.integers(1, 6))
+def test_whatever_is_asked_nothing_is_given_twice_and_somebody_goes_on(
+    asks: list[dict[str, object]], max_jobs: int
+) -> None:
+    machine = here(cpus=4, gpus=(*gpus(T4, 2), A100))
+    queue = []
+    for number, ask in enumerate(asks):
+        resources = ", ".join(
+            f"{key}: '{ask[key]}'" for key in ("cpu", "memory", "gpu") if key in ask
+        )
+        text = f"priority: {ask['priority']}\nresources: {{{resources}}}"
+        queue.append(queued(f"run-{number}", text, int(str(ask["minute"])), machine))
+    jobs: list[Job] = []
+    for one in queue:
+        answer = place(one.job, one.wanted, one.offers, jobs, max_jobs=max_jobs, queue=queue)
+        if isinstance(answer, Placed):
+            jobs.append(running(one.job.run_name, machine, answer.reservation))
+            queue = [other for other in queue if other is not one]
+    held = [job.reservation or Reservation() for job in jobs]
+    given_gpus = [uuid for reservation in held for uuid in reservation.gpus]
+    assert jobs
+    assert len(jobs) <= max_jobs
+    assert len(given_gpus) == len(set(given_gpus))
+    assert sum(reservation.cpus for reservation in held) <= 4
+    assert sum(reservation.memory_gb for reservation in held) <= 16

@@ -12,8 +12,9 @@ need not wait for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from dstack_engine.decisions import quantities
@@ -72,8 +73,10 @@ def place(
     """Return where *job* runs and what it holds, why it waits, or why there is no place at all.
 
     *offers* are those that may be used, the best first, as their backends state them now; those
-    that the job has tried already are passed over. *jobs* are all that are not finished; *queue*
-    is everything that waits, this job perhaps among it. Routes and image are left to the caller.
+    that the job has tried already are passed over. One of this computer that is not available now
+    (its Docker Engine does not answer) is waited for, unless the next one has room. *jobs* are all
+    that are not finished; *queue* is everything that waits, this job perhaps among it. Routes and
+    image are left to the caller.
     """
     ours = Queued(job, wanted, tuple(offers))
     computer = _Computer.with_jobs(jobs, max_jobs)
@@ -91,10 +94,15 @@ def reserve(wanted: RunConfiguration, gpus: Sequence[Gpu] = ()) -> Reservation:
         cpus=float(resources.cpu.min or 0) if wrote_cpu else 0.0,
         memory_gb=(resources.memory.min or 0.0) if wrote_memory else 0.0,
         gpus=tuple(gpu.uuid for gpu in gpus if gpu.uuid is not None),
-        cpu_limit=resources.cpu.max if wrote_cpu else None,
-        memory_limit_gb=resources.memory.max if wrote_memory else None,
-        shm_gb=resources.shm_size,
+        cpu_limit=_limit(resources.cpu.max) if wrote_cpu else None,
+        memory_limit_gb=_limit(resources.memory.max) if wrote_memory else None,
+        shm_gb=_limit(resources.shm_size),
     )
+
+
+def _limit(size: float | None) -> float | None:
+    """Return a limit that can be set; `inf` is none, and the language lets `nan` and -1 through."""
+    return size if size is not None and 0 < size < math.inf else None
 
 
 def _turn(queued: Queued) -> tuple[int, datetime, str]:
@@ -110,13 +118,48 @@ class _Lack:
     why: str
 
 
+@dataclass(frozen=True)
+class _Amount:
+    """Something that is reserved by amount, and how it is said."""
+
+    resource: str
+    of: Callable[[Reservation], float]
+    words: Callable[[float], str]
+    number: Callable[[float], str]
+
+
+_CPUS = _Amount(
+    "CPU",
+    lambda held: held.cpus,
+    lambda amount: quantities.count_of(amount, "CPU"),
+    lambda amount: f"{amount:g}",
+)
+_MEMORY = _Amount(
+    "memory",
+    lambda held: held.memory_gb,
+    lambda amount: f"{quantities.size(amount)} of memory",
+    quantities.size,
+)
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Somebody who has a place here, and what of it."""
+
+    name: str
+    held: Reservation
+    host: HostKind
+    #: Ports of this computer that a plain process listens on.
+    ports: frozenset[int]
+
+
 @dataclass
 class _Computer:
     """This computer as its jobs share it, while one decision is made."""
 
     max_jobs: int
     #: Jobs that hold something here, those served in thought included.
-    holders: list[tuple[str, Reservation, HostKind, frozenset[int]]] = field(default_factory=list)
+    holders: list[_Holder] = field(default_factory=list)
     #: Resources that somebody ahead lacks, and who; nobody behind takes of them.
     kept: dict[str, str] = field(default_factory=dict)
 
@@ -127,11 +170,10 @@ class _Computer:
         for job in jobs:
             if job.offer is None or job.offer.backend != LOCAL or job.finished:
                 continue
-            if job.status is JobStatus.SUBMITTED:
-                continue
-            ports = frozenset(p for r in job.routes for p in (r.local_port, r.container_port))
-            held = job.reservation or Reservation()
-            computer.holders.append((job.run_name, held, job.offer.host, ports))
+            if job.status is not JobStatus.SUBMITTED:
+                ports = frozenset(p for r in job.routes for p in (r.local_port, r.container_port))
+                held = job.reservation or Reservation()
+                computer.holders.append(_Holder(job.run_name, held, job.offer.host, ports))
         return computer
 
     def serve(self, queued: Queued) -> None:
@@ -141,7 +183,7 @@ class _Computer:
             if placed.offer.backend == LOCAL:
                 name, host = queued.job.run_name, placed.offer.host
                 ports = container_ports(queued.wanted)
-                self.holders.append((name, placed.reservation, host, ports))
+                self.holders.append(_Holder(name, placed.reservation, host, ports))
         elif isinstance(placed, Wait):
             for offer in _possible(queued):
                 for lack in self.lacks(queued, offer):
@@ -167,11 +209,14 @@ class _Computer:
             return [_Lack(f"offer {offer.id}", f"waits for {offer.id}: it is in use")]
         if offer.backend != LOCAL:
             return []
-        asked = reserve(queued.wanted)
+        if offer.availability in _GONE:
+            why = f"waits for {offer.id}: it does not answer at present"
+            return [_Lack(f"offer {offer.id}", why)]
+        asked, shape = reserve(queued.wanted), offer.shape
         found = [
             self._turn_lack(),
-            self._amount_lack("CPU", asked.cpus, offer.shape.cpus, lambda held: held.cpus),
-            self._memory_lack(asked, offer),
+            self._amount_lack(_CPUS, asked, shape.cpus),
+            self._amount_lack(_MEMORY, asked, shape.memory_gb),
             self._gpu_lack(queued.wanted, offer),
             self._port_lack(queued.wanted, offer),
         ]
@@ -186,33 +231,20 @@ class _Computer:
             return _Lack("turn", f"waits for its turn: run {self.kept['turn']} is before it")
         return None
 
-    def _amount_lack(
-        self, noun: str, asked: float, total: float, held: Callable[[Reservation], float]
-    ) -> _Lack | None:
-        if asked <= 0:
+    def _amount_lack(self, amount: _Amount, asked: Reservation, total: float) -> _Lack | None:
+        need = amount.of(asked)
+        if need <= 0:
             return None
-        used = sum(held(reservation) for _, reservation, _, _ in self.holders)
-        words = quantities.count_of(asked, noun)
-        if asked > total - used + _EPSILON:
-            who = ", ".join(name for name, r, _, _ in self.holders if held(r) > 0)
-            why = f"waits for {words}: {used:g} of {total:g} are reserved by {who}"
-            return _Lack(noun, why)
-        if noun in self.kept:
-            return _Lack(noun, f"waits for {words}: run {self.kept[noun]} is before it")
+        words = f"waits for {amount.words(need)}"
+        holders = [holder for holder in self.holders if amount.of(holder.held) > 0]
+        used = sum(amount.of(holder.held) for holder in holders)
+        if need > total - used + _EPSILON:
+            who = ", ".join(holder.name for holder in holders)
+            of = f"{amount.number(used)} of {amount.number(total)}"
+            return _Lack(amount.resource, f"{words}: {of} are reserved by {who}")
+        if amount.resource in self.kept:
+            return _Lack(amount.resource, f"{words}: run {self.kept[amount.resource]} is before it")
         return None
-
-    def _memory_lack(self, asked: Reservation, offer: Offer) -> _Lack | None:
-        need = asked.memory_gb
-        lack = self._amount_lack("GB", need, offer.shape.memory_gb, lambda held: held.memory_gb)
-        if lack is None or "GB" in self.kept:
-            words = f"waits for {quantities.size(need)} of memory"
-            return lack and replace(lack, why=f"{words}: run {self.kept['GB']} is before it")
-        holders = [(name, r.memory_gb) for name, r, _, _ in self.holders if r.memory_gb > 0]
-        used = quantities.size(sum(size for _, size in holders))
-        total = quantities.size(offer.shape.memory_gb)
-        who = ", ".join(name for name, _ in holders)
-        words = f"waits for {quantities.size(need)} of memory"
-        return replace(lack, why=f"{words}: {used} of {total} are reserved by {who}")
 
     def _gpu_lack(self, wanted: RunConfiguration, offer: Offer) -> _Lack | None:
         spec = wanted.resources.gpu
@@ -237,9 +269,10 @@ class _Computer:
             return None
         # Plain processes share this computer's ports, whatever local port they are reached by.
         asked = container_ports(wanted)
-        for name, _, host, ports in self.holders:
-            for port in sorted(asked & ports if host is HostKind.PROCESS else ()):
-                return _Lack(f"port {port}", f"waits for port {port}: in use by run {name}")
+        for holder in self.holders:
+            for port in sorted(asked & holder.ports if holder.host is HostKind.PROCESS else ()):
+                why = f"waits for port {port}: in use by run {holder.name}"
+                return _Lack(f"port {port}", why)
         for port in sorted(asked):
             if f"port {port}" in self.kept:
                 who = self.kept[f"port {port}"]
@@ -247,7 +280,7 @@ class _Computer:
         return None
 
     def _taken_gpus(self) -> dict[str, str]:
-        return {uuid: name for name, held, _, _ in self.holders for uuid in held.gpus}
+        return {uuid: holder.name for holder in self.holders for uuid in holder.held.gpus}
 
     def _free_gpus(self, offer: Offer) -> list[Gpu]:
         taken = self._taken_gpus()
@@ -255,7 +288,7 @@ class _Computer:
 
     def _reservation(self, wanted: RunConfiguration, offer: Offer) -> Reservation:
         if offer.backend != LOCAL:
-            return Reservation(shm_gb=wanted.resources.shm_size)
+            return Reservation(shm_gb=_limit(wanted.resources.shm_size))
         spec = wanted.resources.gpu
         gpus = choose_gpus(self._free_gpus(offer), spec) if spec is not None else ()
         return reserve(wanted, gpus or ())
@@ -275,9 +308,14 @@ def _possible(queued: Queued) -> list[Offer]:
         offer
         for offer in queued.offers
         if offer.id not in tried
-        and offer.availability not in _GONE
+        and not _is_sold_out(offer)
         and not reasons_against(queued.wanted, offer)
     ]
+
+
+def _is_sold_out(offer: Offer) -> bool:
+    # This computer's Docker Engine comes back when it is restarted; a cloud's machine may not.
+    return offer.availability in _GONE and offer.backend != LOCAL
 
 
 def _no_place(queued: Queued) -> str:
@@ -286,7 +324,7 @@ def _no_place(queued: Queued) -> str:
     for offer in queued.offers:
         if offer.id in tried:
             reasons.append(f"{offer.id}: {tried[offer.id]}")
-        elif offer.availability in _GONE:
+        elif _is_sold_out(offer):
             reasons.append(f"{offer.id}: cannot be had at present")
         else:
             reasons.append(f"{offer.id}: {'; and '.join(reasons_against(queued.wanted, offer))}")

@@ -88,11 +88,15 @@ def _machine(offer: Offer) -> str:
 
 
 def _lower(wanted: IntRange | MemoryRange, *, local: bool) -> Callable[[float], bool]:
-    """Return the test of a size or number; this computer's own may be more than the most asked."""
-    low = wanted.min
-    if local:
-        return lambda value: low is None or value >= low
-    return wanted.__contains__
+    """Return the test of a size or number; this computer's own may be more than the most asked.
+
+    A most of nothing is no limit that could be set, so no machine will do.
+    """
+    low, most = wanted.min, wanted.max
+    if not local:
+        return wanted.__contains__
+    possible = most is None or most > 0
+    return lambda value: possible and (low is None or value >= low)
 
 
 def _resources(wanted: RunConfiguration, *, local: bool) -> Iterator[Demand]:
