@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import tarfile
 import threading
 import time
@@ -25,7 +27,7 @@ from dstack_engine.hosts.process import ProcessHost
 from dstack_engine.records.sightings import Container, Sighting
 from dstack_engine.testing import FakeHost, FakeMachine
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 def process_host(request: pytest.FixtureRequest, home: Home) -> Ground:
@@ -96,11 +98,11 @@ class Ground:
         """Run *script* to its end."""
         return self.wait(self.start(script, files, **changes))
 
-    def wait(self, name: str) -> Ended:
+    def wait(self, name: str, patience: float = PATIENCE) -> Ended:
         """Attend the container to its end; return how it ended and what it printed."""
-        thread = threading.Thread(target=self.host.attend, args=(name, self.log(name)))
+        thread = threading.Thread(target=self.host.attend, args=(name, self.log(name)), daemon=True)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(patience)
         assert not thread.is_alive(), f"{name} has not ended: {self.output(name)[-1000:]!r}"
         return Ended(
             name, self.host.look(name), self.output(name, "stdout"), self.output(name, "stderr")
@@ -119,6 +121,21 @@ class Ground:
         thread = threading.Thread(target=self._attend_quietly, args=(self.host, name), daemon=True)
         thread.start()
         return thread
+
+    def follow_and_die(self, name: str) -> None:
+        """Attend in a process of its own that is killed once more output has come."""
+        before = len(self.output(name))
+        engine = os.fork()
+        if engine == 0:
+            try:
+                self._make().attend(name, self.log(name))
+            finally:
+                os._exit(0)
+        try:
+            eventually(lambda: len(self.output(name)) > before, "more output")
+        finally:
+            os.kill(engine, signal.SIGKILL)
+            os.waitpid(engine, 0)
 
     def wait_for_output(self, name: str, text: bytes) -> None:
         """Block until *text* was printed by a container that somebody attends."""

@@ -88,10 +88,7 @@ def test_output_comes_while_the_command_runs(ground: Ground) -> None:
 def test_after_an_engine_restart_output_goes_on_with_neither_gap_nor_repeat(real: Ground) -> None:
     name = real.start("for i in $(seq 1 200); do echo $i; sleep 0.01; done\n")
     for _ in range(4):
-        before = len(real.output(name))
-        real.follow(name)
-        eventually(lambda before=before: len(real.output(name)) > before, "more output")  # type: ignore[misc]
-        real.restart_engine()
+        real.follow_and_die(name)
 
     ended = real.wait(name)
 
@@ -115,7 +112,9 @@ def test_much_output_is_kept_up_to_the_cap_with_a_mark(real: Ground) -> None:
 @pytest.mark.slow
 def test_a_gigabyte_of_output_passes_through_little_memory_and_disk(real: Ground) -> None:
     real.restart_engine(log_cap=8 << 20)
-    ended = real.run("yes 0123456789 | head -c 1000000000; echo; echo last\n")
+    name = real.start("yes 0123456789 | head -c 1000000000; echo; echo last\n")
+
+    ended = real.wait(name, patience=250)
 
     assert ended.exit_code == 0
     assert ended.stdout.endswith(b"\nlast\n")
@@ -133,7 +132,8 @@ def test_the_exit_code_is_told(ground: Ground, code: int) -> None:
     assert not seen.interrupted
     assert seen.started_at is not None
     assert seen.finished_at is not None
-    assert seen.started_at <= seen.finished_at
+    # Docker reads the clock of a short container's start a moment after that of its end.
+    assert seen.started_at <= seen.finished_at + timedelta(milliseconds=50)
 
 
 def test_a_signal_is_told_apart_from_an_exit(ground: Ground) -> None:
@@ -299,11 +299,14 @@ def alive(mark: str) -> list[int]:
 
 
 FAMILY = """
+apart() {{
+  exec python3 -c 'import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+}}
 sleep {mark}.1 &
-(setsid sleep {mark}.2 &)
+(apart sleep {mark}.2 &)
 (sleep {mark}.3 & (sleep {mark}.4 & disown) & disown)
-env -i setsid sleep {mark}.5 > /dev/null 2>&1 &
-setsid bash -c 'trap "" TERM INT HUP; sleep {mark}.6 & wait' < /dev/null > /dev/null 2>&1 &
+(apart env -i sleep {mark}.5 > /dev/null 2>&1 &)
+(apart bash -c 'trap "" TERM INT HUP; sleep {mark}.6 & wait' > /dev/null 2>&1 &)
 """
 
 
@@ -314,7 +317,7 @@ def test_no_descendant_outlives_its_run(real: Ground, end: str) -> None:
     name = real.start(FAMILY.format(mark=mark) + f"\necho ready\n{tail}\n")
     real.follow(name)
     real.wait_for_output(name, b"ready\n")
-    eventually(lambda: len(alive(mark)) >= 6, "the whole family lives")
+    eventually(lambda: len(alive(mark)) >= 7, "the whole family lives")
 
     if end == "exit":
         real.host.execute(name, ["touch", "go"], lambda *_: None)
