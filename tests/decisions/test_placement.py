@@ -65,6 +65,13 @@ def test_each_resource_that_this_computer_lacks_is_a_sentence_with_the_numbers(
     assert reasons(f"resources:\n  {asked}") == (reason,)
 
 
+def test_a_gpu_that_could_not_be_offered_is_told_instead_of_denied() -> None:
+    remarked = replace(DOCKER, remarks=("its GPUs are not known: nvidia-smi failed",))
+    assert reasons("resources: {gpu: 24GB}", remarked) == (
+        "asks 24GB of GPU memory; its GPUs are not known: nvidia-smi failed",
+    )
+
+
 def test_all_reasons_are_told_at_once() -> None:
     assert reasons("max_price: 1\nbackends: [aws]\nresources: {cpu: 8, memory: 64GB}") == (
         "asks 8 CPUs; this computer has 2",

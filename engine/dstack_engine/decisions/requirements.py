@@ -155,7 +155,7 @@ def _gpus(wanted: GpuSpec, *, local: bool) -> Iterator[Demand]:
         asked,
         READ_SHAPE,
         lambda shape: bool(shape.gpus) or _none_will_do(wanted),
-        lambda offer: f"{asked}; {_machine(offer)} has no GPU",
+        lambda offer: f"{asked}; {_why_no_gpu(offer)}",
     )
     yield from (_gpu_aspect(*aspect) for aspect in _gpu_aspects(wanted))
     yield Demand(
@@ -164,6 +164,13 @@ def _gpus(wanted: GpuSpec, *, local: bool) -> Iterator[Demand]:
         lambda shape: _refused_already(shape, wanted) or _enough_gpus(shape, wanted, local=local),
         lambda offer: f"{asked}; {_machine(offer)} has {_listed(offer.shape.gpus, _full_name)}",
     )
+
+
+def _why_no_gpu(offer: Offer) -> str:
+    # This computer's offers come with remarks where its GPUs could not be offered.
+    if offer.backend == LOCAL and offer.remarks:
+        return ", ".join(offer.remarks)
+    return f"{_machine(offer)} has no GPU"
 
 
 def _gpu_aspect(asked: str, has: _Has, shown: Callable[[Gpu], str]) -> Demand:
