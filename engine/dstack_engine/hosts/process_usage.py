@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from dstack_engine.hosts import descendants
-from dstack_engine.records.sightings import GpuUsage, Usage
+from dstack_engine.hosts.gpus import gpu_usage
+from dstack_engine.records.sightings import Usage
 
-_SMI_SECONDS = 5.0
 _GB = 1 << 30
 
 
@@ -49,39 +48,6 @@ class UsageMeter:
         """Drop what is remembered of a job."""
         with self._lock:
             self._last.pop(name, None)
-
-
-def gpu_usage(uuids: Sequence[str]) -> tuple[GpuUsage, ...]:
-    """Return what nvidia-smi says of the GPUs; nothing where it is missing, fails or hangs."""
-    try:
-        answer = subprocess.run(
-            [
-                "nvidia-smi",
-                f"--id={','.join(uuids)}",
-                "--query-gpu=uuid,utilization.gpu,memory.used",
-                "--format=csv,noheader,nounits",
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SMI_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    rows = (line.split(",") for line in answer.stdout.splitlines())
-    return tuple(_gpu(row) for row in rows if len(row) == 3)
-
-
-def _gpu(row: list[str]) -> GpuUsage:
-    uuid, utilization, memory_mb = (field.strip() for field in row)
-    return GpuUsage(uuid, _number(utilization) / 100, _number(memory_mb) / 1024)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0  # "[N/A]" on some GPUs
 
 
 def _cpu_seconds(supervisor: int, processes: list[descendants.Process]) -> float:

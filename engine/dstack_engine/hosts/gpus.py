@@ -1,0 +1,53 @@
+"""What this computer's GPUs do, as `nvidia-smi` says: for the jobs that were given some.
+
+Called by the hosts' `usage`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from dstack_engine.records.sightings import GpuUsage
+
+#: Seconds; a driver in trouble can let `nvidia-smi` hang for ever.
+TIMEOUT = 5.0
+_FIELDS = "uuid,utilization.gpu,memory.used"
+
+
+def gpu_usage(uuids: Sequence[str]) -> tuple[GpuUsage, ...]:
+    """Return what the GPUs *uuids* do; those that cannot be asked are left out."""
+    if not uuids:
+        return ()
+    query = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(
+            [*query, f"--id={','.join(uuids)}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(found for line in said.splitlines() if (found := parse_usage(line)))
+
+
+def parse_usage(line: str) -> GpuUsage | None:
+    """Return what one line says (``GPU-…, 37, 1024``; percent and MiB); None when it is unclear.
+
+    A GPU that is divided says ``[N/A]`` for its utilization, which counts as 0.
+    """
+    words = [word.strip() for word in line.split(",")]
+    if len(words) != 3 or not words[0].startswith("GPU-"):
+        return None
+    utilization, memory = (_number(word) for word in words[1:])
+    return GpuUsage(words[0], utilization / 100, memory / 1024)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
