@@ -30,7 +30,7 @@ from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthor
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
-from dstack_engine.records.runs import Runnable, RunView
+from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
     CaughtUp,
     EngineInfo,
@@ -40,6 +40,7 @@ from dstack_engine.records.updates import (
     PruneReport,
     UsageSeen,
 )
+from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import Cursor, Feed, encode, frame_to_json
 
 logger = logging.getLogger(__name__)

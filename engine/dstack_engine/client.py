@@ -31,7 +31,7 @@ from dstack_engine.errors import (
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
-from dstack_engine.records.runs import Runnable, RunView
+from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
     PROTOCOL,
     CaughtUp,
@@ -43,6 +43,7 @@ from dstack_engine.records.updates import (
     RecordChanged,
     Update,
 )
+from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import decode, frame_from_json
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ import psutil
 
 from dstack_engine import __version__
 from dstack_engine.decisions import placement, routes
+from dstack_engine.decisions.scripts import check_script
 from dstack_engine.errors import Conflict, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
@@ -30,10 +31,11 @@ from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.jobs import Job, JobStatus
 from dstack_engine.records.offers import Offer, OfferId, Plan
-from dstack_engine.records.runs import Run, RunId, Runnable, RunStatus, RunView
+from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
 from dstack_engine.records.updates import PROTOCOL, EngineInfo, EngineSettings
-from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.configurations import Runnable, TaskConfiguration
 from dstack_engine.spec.names import check_name, random_name
+from dstack_engine.spec.secrets import refuse_secrets
 from dstack_engine.store.store import Kept
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,8 @@ class Engine:
         if known is not None:
             return self.view(known.record)
         _refuse_unsupported(configuration)
+        refuse_secrets(configuration)
+        check_script(configuration)
         chosen = self._agree(self.plan(configuration), offers)
         if files is not None:
             self.world.blobs.files(files)  # raises NotFound: they did not arrive
@@ -316,7 +320,11 @@ class Engine:
             active = [kept.record for kept in self.world.store.jobs(finished=False)]
             ours = {route.local_port: job.run_name for job in active for route in job.routes}
             routes.choose_routes(
-                configuration.ports, offers[0].host, ours=ours, is_taken=self.world.port_taken
+                configuration.ports,
+                offers[0].host,
+                ours=ours,
+                is_taken=self.world.port_taken,
+                lowest_port=self.world.lowest_port,
             )
 
     def _image_remarks(self, configuration: Runnable, plan: Plan) -> dict[OfferId, tuple[str, ...]]:

@@ -11,6 +11,7 @@ import logging.handlers
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
 
 import uvicorn
@@ -26,7 +27,7 @@ from dstack_engine.files.manifest import FileLimits
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import Examines, Host
 from dstack_engine.hosts.docker import DockerHost
-from dstack_engine.hosts.ports import is_taken
+from dstack_engine.hosts.ports import is_taken, lowest_port
 from dstack_engine.hosts.process import ProcessHost
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.live import Live
@@ -84,6 +85,8 @@ def _serve(home: Home, checkpoint: Checkpoint) -> None:
     wakes = WakeListener(home.root / "wake.sock", lambda _ring: world.live.ring())
     wakes.start()
     engine.start()
+    # A machine's GPUs are looked at once; not while the first user waits.
+    threading.Thread(target=world.list_offers, name="first look", daemon=True).start()
     port = listener.getsockname()[1]
     publish(home, EngineAddress(port, token, os.getpid(), __version__, PROTOCOL))
     logger.info("The engine %s listens on 127.0.0.1:%d.", __version__, port)
@@ -117,6 +120,7 @@ def open_world(home: Home, checkpoint: Checkpoint) -> World:
         hosts=hosts,
         backends=Registry([local]),
         port_taken=is_taken,
+        lowest_port=lowest_port(),
         checkpoint=checkpoint,
     )
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
+
+#: Below it only root may listen (Linux; the same number everywhere else).
+_PRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def is_taken(port: int) -> bool:
@@ -20,3 +25,13 @@ def is_taken(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def lowest_port() -> int:
+    """Return the lowest port that this user's programs may listen on."""
+    if os.geteuid() == 0:
+        return 1
+    try:
+        return max(int(_PRIVILEGED.read_text()), 1)
+    except (OSError, ValueError):
+        return 1024

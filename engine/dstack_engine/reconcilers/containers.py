@@ -10,8 +10,9 @@ from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec, Limits, RegistryAuth
 from dstack_engine.records.jobs import Job, Reservation
 from dstack_engine.records.offers import HostKind, Offer
-from dstack_engine.records.runs import Run, Runnable
+from dstack_engine.records.runs import Run
 from dstack_engine.settings import Settings
+from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.profiles import effective_max_duration, effective_stop_duration
 
 #: Every container of ours carries it; its value is the home's id, so that engines of several

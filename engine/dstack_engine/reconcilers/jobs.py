@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Progress
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
-from dstack_engine.records.offers import Offer
+from dstack_engine.records.offers import Availability, Offer
 from dstack_engine.records.runs import Run
 from dstack_engine.spec.configurations import TaskConfiguration
 from dstack_engine.spec.profiles import effective_max_duration
@@ -190,7 +191,11 @@ class JobReconciler:
         }
         try:
             chosen = routes.choose_routes(
-                ports, place.offer.host, ours=ours, is_taken=self._world.port_taken
+                ports,
+                place.offer.host,
+                ours=ours,
+                is_taken=self._world.port_taken,
+                lowest_port=self._world.lowest_port,
             )
         except Conflict as conflict:
             return NoPlace(conflict.message, JobReason.PORTS_BINDING_FAILED)
@@ -324,9 +329,13 @@ class JobReconciler:
 
 
 def _agreed(run: Run, offers: Sequence[Offer]) -> list[Offer]:
-    """Return the offers that the run's user agreed to, in their order, as they are now."""
+    """Return the offers that the run's user agreed to, in their order, as they are now.
+
+    One that is not there at present, as while a Docker Engine restarts, is waited for.
+    """
     now = {offer.id: offer for offer in offers}
-    return [now[offer.id] for offer in run.offers if offer.id in now]
+    gone = Availability.NOT_AVAILABLE
+    return [now.get(offer.id, replace(offer, availability=gone)) for offer in run.offers]
 
 
 def _patiently(act: Callable[[], None]) -> None:

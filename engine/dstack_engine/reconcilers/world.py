@@ -39,6 +39,8 @@ class World:
     backends: Registry
     #: Tells whether a local port is in use by anything on this computer.
     port_taken: Callable[[int], bool]
+    #: The lowest port that this user's programs may listen on.
+    lowest_port: int = 1
     clock: Clock = field(default_factory=SystemClock)
     checkpoint: Checkpoint = no_checkpoint
     activities: Activities = field(default_factory=Activities)

@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, NewType
-
-from pydantic import Field
+from typing import NewType
 
 from dstack_engine.enums import StrEnum
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import Offer
-from dstack_engine.spec.configurations import (
-    DevEnvironmentConfiguration,
-    ServiceConfiguration,
-    TaskConfiguration,
-)
-
-#: A configuration that becomes a run.
-Runnable = Annotated[
-    TaskConfiguration | ServiceConfiguration | DevEnvironmentConfiguration,
-    Field(discriminator="type"),
-]
+from dstack_engine.spec.configurations import Runnable
 
 RunId = NewType("RunId", str)  #: a random id; the name may be used again after `delete`
 
