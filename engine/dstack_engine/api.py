@@ -1,7 +1,7 @@
 """The engine's HTTP API, on loopback: its endpoints with OpenAPI, and one event stream.
 
-Everything but `/openapi.json` and `/docs` asks for the token of `engine.json`. Host and Origin are
-checked on every request, so that no web page reaches the engine by a name that it made point here
+Every request brings the token of `engine.json`, `/openapi.json` and `/docs` too. Host and Origin are
+checked, so that no web page reaches the engine by a name that it made point here
 (DNS rebinding) or by a form (CSRF).
 """
 

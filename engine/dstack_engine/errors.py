@@ -28,8 +28,8 @@
         ├── DiskFull
         └── ContainerFailed
 
-Each carries `code`, the word for it on the wire; `client` turns the word back into the class. In a notebook an
-error renders itself in a line or two, without a traceback, and still fails the cell.
+Each carries `code`, the word for it on the wire; `client` turns the word back into the class. In a
+notebook an error renders itself in a line or two, without a traceback, and still fails the cell.
 """
 
 from __future__ import annotations

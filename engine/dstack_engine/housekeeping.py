@@ -1,4 +1,4 @@
-"""The engine's broom: reaps what is over, rescues what a crash left, prunes on request, and doctors.
+"""The engine's broom: reaps what is over, rescues what a crash left, prunes and examines.
 
 `reap` runs at start, after a `delete`, and now and then. Containers are known by the label of this
 home, so several engines on one Docker Engine leave each other's alone.
@@ -86,7 +86,7 @@ class Housekeeping:
         yield Finding(
             True,
             "engine",
-            f"version {info.version}, process {info.pid}, {info.memory_mb:.0f} MB, home {info.home}",
+            f"{info.version}, process {info.pid}, {info.memory_mb:.0f} MB, home {info.home}",
         )
         free_gb = shutil.disk_usage(self._world.home.root).free / (1 << 30)
         yield Finding(

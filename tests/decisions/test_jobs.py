@@ -104,9 +104,11 @@ def test_a_prepared_job_runs_from_when_its_container_started(container: Containe
     ("seen", "reason", "status", "detail"),
     [
         (exited(exit_code=0), JobReason.DONE_BY_RUNNER, JobStatus.DONE, None),
-        (exited(exit_code=3), JobReason.CONTAINER_EXITED_WITH_ERROR, JobStatus.FAILED, "exit code 3"),
+        (exited(exit_code=3), JobReason.CONTAINER_EXITED_WITH_ERROR, JobStatus.FAILED,
+         "exit code 3"),
         (exited(exit_code=137, signal=9), JobReason.KILLED_BY_SIGNAL, JobStatus.FAILED, "SIGKILL"),
-        (exited(exit_code=137, out_of_memory=True), JobReason.OUT_OF_MEMORY, JobStatus.FAILED, None),
+        (exited(exit_code=137, out_of_memory=True), JobReason.OUT_OF_MEMORY, JobStatus.FAILED,
+         None),
         (exited(timed_out=True), JobReason.MAX_DURATION_EXCEEDED, JobStatus.TERMINATED, None),
         (exited(exit_code=137, interrupted=True), JobReason.INTERRUPTED, JobStatus.FAILED, None),
         (JobSighting(container=Sighting(Container.ABSENT), drained=True), JobReason.INTERRUPTED,

@@ -72,9 +72,14 @@ def test_of_two_who_save_over_the_same_version_the_second_is_told(store: Store) 
 def test_a_transaction_that_fails_leaves_nothing_and_tells_nobody(store: Store) -> None:
     heard: list[Event] = []
     store.listen(heard.extend)
-    with pytest.raises(ZeroDivisionError), store.transaction(NOON) as transaction:
-        transaction.insert(a_run())
-        raise ZeroDivisionError
+
+    def fail_half_way() -> None:
+        with store.transaction(NOON) as transaction:
+            transaction.insert(a_run())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     with pytest.raises(NotFound):
         store.run("fox")
     assert (heard, store.last_sequence()) == ([], 0)
