@@ -273,17 +273,23 @@ class Supervision:
         for pid, status in spawning.reap():
             if pid == self._child:
                 self._status = status
+                if self._timed_out:
+                    # What a shell has started in the background does not hear SIGINT.
+                    self._signal_group(signal.SIGTERM)
 
     def _ask(self, number: int, kill_at: float) -> None:
         """Signal the job's process group, and set when it is killed (the earliest wish counts)."""
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         if kill_at <= time.monotonic():
             return  # no time to answer: it is killed without being asked
-        for one in (number, signal.SIGCONT):
-            try:
-                os.killpg(self._child, one)
-            except (ProcessLookupError, PermissionError):
-                return
+        self._signal_group(number)
+        self._signal_group(signal.SIGCONT)
+
+    def _signal_group(self, number: int) -> None:
+        try:
+            os.killpg(self._child, number)
+        except (ProcessLookupError, PermissionError):
+            return
 
     def _hold_limits(self, now: float) -> None:
         if self._expires_at is not None and now >= self._expires_at:
