@@ -1,7 +1,7 @@
 """The engine's HTTP API, on loopback: its endpoints with OpenAPI, and one event stream.
 
-Every request brings the token of `engine.json`, `/openapi.json` and `/docs` too. Host and Origin are
-checked, so that no web page reaches the engine by a name that it made point here
+Every request brings the token of `engine.json`, `/openapi.json` and `/docs` too. Host and Origin
+are checked, so that no web page reaches the engine by a name that it made point here
 (DNS rebinding) or by a form (CSRF).
 """
 
@@ -458,7 +458,7 @@ def _execute(engine: Engine, name: str, command: list[str]) -> Iterator[bytes]:
     output: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
 
     def sink(stream: Stream, data: bytes) -> None:
-        frame = Frame(0, 0, stream, engine.world.clock.now(), data)
+        frame = Frame(0, 0, stream, engine.world.clock(), data)
         output.put(_line(frame_to_json(frame)))
 
     def run() -> None:

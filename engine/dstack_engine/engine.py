@@ -133,7 +133,7 @@ class Engine:
         if files is not None:
             self.world.blobs.files(files)  # raises NotFound: they did not arrive
         self._check_ports(configuration, chosen)
-        now = self.world.clock.now()
+        now = self.world.clock()
         run = Run(
             id=run_id,
             name=check_name(configuration.name) if configuration.name else self._new_name(),
@@ -161,7 +161,7 @@ class Engine:
             run = kept.record
             if run.finished or (run.stop_requested_at is not None and run.abort >= abort):
                 return self.view(run)
-            now = self.world.clock.now()
+            now = self.world.clock()
             wished = replace(run, stop_requested_at=run.stop_requested_at or now, abort=abort)
             try:
                 with self.world.store.transaction(now) as transaction:
@@ -180,7 +180,7 @@ class Engine:
             raise Conflict(
                 f"Run {name!r} is {run.status}.", hint=f"Stop it first: %dstack stop {name}"
             )
-        with self.world.store.transaction(self.world.clock.now()) as transaction:
+        with self.world.store.transaction(self.world.clock()) as transaction:
             transaction.delete_run(run)
         self.world.wake("reaper", "all")
 

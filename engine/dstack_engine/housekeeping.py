@@ -55,7 +55,7 @@ class Housekeeping:
         runs = 0
         if everything:
             for kept in self._world.store.runs(finished=True):
-                with self._world.store.transaction(self._world.clock.now()) as transaction:
+                with self._world.store.transaction(self._world.clock()) as transaction:
                     transaction.delete_run(kept.record)
                 runs += 1
         containers, log_bytes = self._reap(timedelta(0))
@@ -140,7 +140,7 @@ class Housekeeping:
         return {kept.record.container: kept.record for kept in self._world.store.jobs()}
 
     def _is_over(self, job: Job, keep: timedelta) -> bool:
-        return job.finished_at is not None and self._world.clock.now() - job.finished_at >= keep
+        return job.finished_at is not None and self._world.clock() - job.finished_at >= keep
 
 
 def _is_elsewhere(job: Job, host: Host) -> bool:

@@ -40,7 +40,7 @@ class InstanceReconciler:
         world.checkpoint("instance looked")
         jobs = [found.record for found in world.store.jobs(finished=False)]
         busy = any(job.instance == name for job in jobs)
-        now = world.clock.now()
+        now = world.clock()
         after = decisions.advance_instance(instance, machine, busy, now)
         with world.store.transaction(now) as transaction:
             transaction.save(kept, after)

@@ -87,7 +87,7 @@ class JobReconciler:
         job, run = kept.record, found.record
         seen = self._look(job, run)
         world.checkpoint(f"job {job.status} looked")
-        now = world.clock.now()
+        now = world.clock()
         after = decisions.advance_job(job, seen, now)
         world.checkpoint(f"job {job.status} decided")
         with world.store.transaction(now) as transaction:
@@ -216,7 +216,7 @@ class JobReconciler:
     def _want_instance(self, placed: Placed, transaction: Transaction) -> None:
         if self._world.store.instance(placed.instance) is not None:
             return
-        now = self._world.clock.now()
+        now = self._world.clock()
         transaction.insert(
             Instance(
                 name=InstanceName(placed.instance),
@@ -309,7 +309,7 @@ class JobReconciler:
             return None if after.finished else timedelta(0)
         if after.status is JobStatus.RUNNING and seen.max_duration and after.started_at:
             limit = after.started_at + seen.max_duration + decisions.DURATION_SLACK
-            return max(limit - self._world.clock.now(), timedelta(milliseconds=10))
+            return max(limit - self._world.clock(), timedelta(milliseconds=10))
         if after.status is JobStatus.TERMINATING and not (seen.stopped and seen.drained):
             return UNREACHABLE_WAIT
         return None

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta, timezone
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from dstack_engine.errors import HostUnreachable, LeaseLost
 
@@ -29,19 +29,13 @@ BACK_OFF = (0.05, 0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 K = TypeVar("K", bound=Hashable)
 
 
-class Clock(Protocol):
-    """The time, and waiting for it; `testing.FakeClock` hurries both."""
-
-    def now(self) -> datetime:
-        """Return the time, UTC."""
+#: Tells the time, UTC; `testing.FakeClock` is another one.
+Clock = Callable[[], datetime]
 
 
-class SystemClock:
-    """The computer's own."""
-
-    def now(self) -> datetime:
-        """Return the time, UTC."""
-        return datetime.now(timezone.utc)
+def utc_now() -> datetime:
+    """Return the time by the computer's clock."""
+    return datetime.now(timezone.utc)
 
 
 #: Called between any two steps of a beat with the name of the step just done: the place where a

@@ -35,7 +35,7 @@ class RunReconciler:
         run = kept.record
         jobs = [found.record for found in world.store.jobs(run_id=run_id)]
         world.checkpoint("run looked")
-        now = world.clock.now()
+        now = world.clock()
         after = decisions.advance_run(run, jobs, retry_rule(run), nodes_of(run), now)
         world.checkpoint("run decided")
         with world.store.transaction(now) as transaction:

@@ -18,8 +18,8 @@ from dstack_engine.reconcilers.loop import (
     Checkpoint,
     Clock,
     Loop,
-    SystemClock,
     no_checkpoint,
+    utc_now,
 )
 from dstack_engine.records.offers import HostKind, Offer
 from dstack_engine.settings import Settings
@@ -41,7 +41,7 @@ class World:
     port_taken: Callable[[int], bool]
     #: The lowest port that this user's programs may listen on.
     lowest_port: int = 1
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = utc_now
     checkpoint: Checkpoint = no_checkpoint
     activities: Activities = field(default_factory=Activities)
     loops: dict[str, Loop[str]] = field(default_factory=dict)
