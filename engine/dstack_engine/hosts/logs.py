@@ -12,68 +12,44 @@ imported, and little of it: the supervisor starts in milliseconds.
 
 from __future__ import annotations
 
-import errno
 import os
-import struct
+
+from dstack_engine.hosts.log_format import (
+    CUT,
+    DEFAULT_CAP,
+    HEADER,
+    JOINED_PAYLOAD,
+    MAX_PAYLOAD,
+    STDERR,
+    STDOUT,
+    LogFrame,
+    end_of,
+    is_plausible,
+    joined,
+    list_segments,
+    pieces,
+    segment_path,
+    size_in_words,
+    whole_bytes,
+)
 
 TYPE_CHECKING = False  # `typing` would cost the supervisor milliseconds
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STDOUT = 1
-STDERR = 2
-#: Not output: a mark, made by the reader, where output was not kept.
-CUT = 3
+__all__ = [
+    "CUT",
+    "DEFAULT_CAP",
+    "HEADER",
+    "STDERR",
+    "STDOUT",
+    "LogFrame",
+    "LogReader",
+    "LogWriter",
+]
 
-#: The word for each stream, as in `records.events.Stream`.
-STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr", CUT: "cut"}
-
-HEADER = struct.Struct("<BqI")
-#: Larger payloads are split; a longer frame on disk is damage.
-MAX_PAYLOAD = 1 << 20
-#: Frames of one stream are joined up to this size and this much time when read.
-JOINED_PAYLOAD = 64 << 10
-JOINED_NS = 1_000_000_000
-DEFAULT_CAP = 256 << 20
-
-_SUFFIX = ".log"
 _CAP_FILE = "cap"
 _READ_BLOCK = 1 << 20
-
-
-class LogFrame:
-    """One piece of output; `next_offset` is where reading continues after it."""
-
-    __slots__ = ("next_offset", "offset", "payload", "stream", "time_ns")
-
-    def __init__(
-        self, offset: int, next_offset: int, stream: int, time_ns: int, payload: bytes
-    ) -> None:
-        self.offset = offset
-        self.next_offset = next_offset
-        self.stream = stream
-        self.time_ns = time_ns
-        self.payload = payload
-
-    @property
-    def stream_name(self) -> str:
-        """Return the stream's word: ``stdout``, ``stderr`` or ``cut``."""
-        return STREAM_NAMES[self.stream]
-
-    def __repr__(self) -> str:
-        return (
-            f"LogFrame({self.offset}, {self.next_offset}, {self.stream_name}, {self.time_ns}, "
-            f"{len(self.payload)} bytes)"
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LogFrame) and self._facts() == other._facts()
-
-    def __hash__(self) -> int:
-        return hash(self._facts())
-
-    def _facts(self) -> tuple[int, int, int, int, bytes]:
-        return (self.offset, self.next_offset, self.stream, self.time_ns, self.payload)
 
 
 class LogWriter:
@@ -91,11 +67,11 @@ class LogWriter:
         self._piece_bytes = min(max(self._segment_bytes, JOINED_PAYLOAD), MAX_PAYLOAD)
         os.makedirs(self.folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib is slow
         self._write_cap()
-        self._segments = _segments(self.folder)
+        self._segments = list_segments(self.folder)
         start = self._segments[-1][0] if self._segments else 0
         self._fd = self._open(start)
         self._start = start
-        self._size = _whole_bytes(self._fd)
+        self._size = whole_bytes(self._fd)
         os.ftruncate(self._fd, self._size)
         self._segments = [*self._segments[:-1], (start, self._size)]
 
@@ -117,7 +93,7 @@ class LogWriter:
         batch: list[bytes] = []
         room = self._segment_bytes - self._size
         for stream, time_ns, payload in frames:
-            for piece in _pieces(payload, self._piece_bytes):
+            for piece in pieces(payload, self._piece_bytes):
                 if room <= 0:
                     self._flush(batch)
                     self._roll()
@@ -157,17 +133,17 @@ class LogWriter:
     def _drop_middle(self) -> None:
         half = self.cap_bytes // 2
         head = 0
-        while head < len(self._segments) and _end(self._segments[head]) <= half:
+        while head < len(self._segments) and end_of(self._segments[head]) <= half:
             head += 1
         tail_bytes = sum(size for _, size in self._segments[head:])
         while tail_bytes > half and head < len(self._segments) - 1:
             start, size = self._segments.pop(head)
             tail_bytes -= size
-            os.unlink(_segment_path(self.folder, start))  # noqa: PTH108 - pathlib is slow
+            os.unlink(segment_path(self.folder, start))  # noqa: PTH108 - pathlib is slow
 
     def _open(self, start: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(_segment_path(self.folder, start), flags, 0o600)
+        return os.open(segment_path(self.folder, start), flags, 0o600)
 
     def _write_cap(self) -> None:
         path = f"{self.folder}/{_CAP_FILE}"
@@ -187,8 +163,8 @@ class LogReader:
     @property
     def end(self) -> int:
         """Return the offset after the last byte on disk; 0 for a log that does not exist."""
-        segments = _segments(self.folder)
-        return _end(segments[-1]) if segments else 0
+        segments = list_segments(self.folder)
+        return end_of(segments[-1]) if segments else 0
 
     def read(self, offset: int = 0, max_bytes: int = 1 << 20) -> list[LogFrame]:
         """Return what lies at *offset*, joined to larger frames; an empty list at the end.
@@ -197,7 +173,7 @@ class LogReader:
         frame's `next_offset`. Where output was not kept, one frame of stream `CUT` says so.
         """
         for _ in range(16):
-            segments = _segments(self.folder)
+            segments = list_segments(self.folder)
             try:
                 return self._read(segments, max(offset, 0), max_bytes)
             except FileNotFoundError:
@@ -206,17 +182,17 @@ class LogReader:
 
     def tail_offset(self, n_bytes: int) -> int:
         """Return the offset of the first frame within the log's last *n_bytes*."""
-        segments = _segments(self.folder)
+        segments = list_segments(self.folder)
         if not segments:
             return 0
-        wanted = max(_end(segments[-1]) - n_bytes, 0)
+        wanted = max(end_of(segments[-1]) - n_bytes, 0)
         for index, segment in enumerate(segments):
-            if wanted < _end(segment):
+            if wanted < end_of(segment):
                 gone = wanted < segment[0]
                 if gone:
-                    return _end(segments[index - 1]) if index else 0
+                    return end_of(segments[index - 1]) if index else 0
                 return self._boundary(segment, wanted)
-        return _end(segments[-1])
+        return end_of(segments[-1])
 
     def tail(self, n_bytes: int) -> list[LogFrame]:
         """Return the frames of the log's last *n_bytes*."""
@@ -235,7 +211,7 @@ class LogReader:
         that time and skips that many pieces.
         """
         last, count = 0, 0
-        for segment in reversed(_segments(self.folder)):
+        for segment in reversed(list_segments(self.folder)):
             times = [time_ns for _, _, time_ns, _ in self._headers(segment)]
             if not times:
                 continue
@@ -254,9 +230,9 @@ class LogReader:
         A frame is (time in ns, stream, length, last byte). Whoever follows a source with times of
         its own finds out from it what is stored already.
         """
-        for segment in reversed(_segments(self.folder)):
+        for segment in reversed(list_segments(self.folder)):
             try:
-                with open(_segment_path(self.folder, segment[0]), "rb") as file:  # noqa: PTH123
+                with open(segment_path(self.folder, segment[0]), "rb") as file:  # noqa: PTH123
                     data = file.read()
             except FileNotFoundError:
                 continue
@@ -264,7 +240,7 @@ class LogReader:
             while place + HEADER.size <= len(data):
                 stream, time_ns, length = HEADER.unpack_from(data, place)
                 place += HEADER.size + length
-                if not _plausible(stream, length) or place > len(data):
+                if not is_plausible(stream, length) or place > len(data):
                     break
                 found.append((time_ns, stream, length, data[place - 1]))
             yield found
@@ -273,7 +249,7 @@ class LogReader:
         frames: list[LogFrame] = []
         budget = max(max_bytes, 1)
         for index, segment in enumerate(segments):
-            start, end = segment[0], _end(segment)
+            start, end = segment[0], end_of(segment)
             if offset >= end:
                 continue
             lost_from, offset = offset, max(offset, start)
@@ -294,17 +270,17 @@ class LogReader:
         if block is None:
             offset = self._boundary(segment, offset)
             block = self._block(segment, offset, budget)
-        return _joined(block or b"", offset, budget)
+        return joined(block or b"", offset, budget)
 
     def _block(self, segment: tuple[int, int], offset: int, budget: int) -> bytes | None:
         """Return bytes from *offset* on, one whole frame at least; None off a frame's start."""
-        with open(_segment_path(self.folder, segment[0]), "rb", buffering=0) as file:  # noqa: PTH123
+        with open(segment_path(self.folder, segment[0]), "rb", buffering=0) as file:  # noqa: PTH123
             file.seek(offset - segment[0])
             block = file.read(min(budget + 64 * HEADER.size, _READ_BLOCK)) or b""
             if len(block) < HEADER.size:
                 return block
             stream, _, length = HEADER.unpack_from(block)
-            if not _plausible(stream, length):
+            if not is_plausible(stream, length):
                 return None
             missing = HEADER.size + length - len(block)
             if missing > 0:
@@ -323,7 +299,7 @@ class LogReader:
     def _headers(self, segment: tuple[int, int]) -> list[tuple[int, int, int, int]]:
         """Return (offset, next offset, time, stream) of the whole frames of a segment."""
         try:
-            with open(_segment_path(self.folder, segment[0]), "rb") as file:  # noqa: PTH123
+            with open(segment_path(self.folder, segment[0]), "rb") as file:  # noqa: PTH123
                 data = file.read()
         except FileNotFoundError:
             return []
@@ -331,7 +307,7 @@ class LogReader:
         while place + HEADER.size <= len(data):
             stream, time_ns, length = HEADER.unpack_from(data, place)
             following = place + HEADER.size + length
-            if not _plausible(stream, length) or following > len(data):
+            if not is_plausible(stream, length) or following > len(data):
                 break
             found.append((segment[0] + place, segment[0] + following, time_ns, stream))
             place = following
@@ -339,8 +315,8 @@ class LogReader:
 
     def _cut(self, offset: int, next_offset: int, time_ns: int) -> LogFrame:
         text = (
-            f"\n[… {_size(next_offset - offset)} of output were not kept: "
-            f"the log is limited to {_size(self._cap())} …]\n"
+            f"\n[… {size_in_words(next_offset - offset)} of output were not kept: "
+            f"the log is limited to {size_in_words(self._cap())} …]\n"
         )
         return LogFrame(offset, next_offset, CUT, time_ns, text.encode())
 
@@ -350,95 +326,3 @@ class LogReader:
                 return int(file.read(32) or DEFAULT_CAP)
         except (FileNotFoundError, ValueError):
             return DEFAULT_CAP
-
-
-def _joined(block: bytes, offset: int, budget: int) -> list[LogFrame]:
-    """Cut a block into frames, neighbours of one stream joined."""
-    frames: list[LogFrame] = []
-    view = memoryview(block)
-    place, total, size = 0, len(block), HEADER.size
-    begin, stream, began_ns = 0, 0, 0
-    parts: list[memoryview] = []
-    held = 0
-
-    def finish() -> None:
-        if parts:
-            payload = b"".join(parts)
-            frames.append(LogFrame(offset + begin, offset + place, stream, began_ns, payload))
-            parts.clear()
-
-    while place + size <= total and budget > 0:
-        code, time_ns, length = HEADER.unpack_from(block, place)
-        following = place + size + length
-        if following > total or not _plausible(code, length):
-            break
-        apart = code != stream or held + length > JOINED_PAYLOAD or time_ns - began_ns > JOINED_NS
-        if apart:
-            finish()
-            begin, stream, began_ns, held = place, code, time_ns, 0
-        parts.append(view[place + size : following])
-        held += length
-        budget -= length
-        place = following
-    finish()
-    return frames
-
-
-def _pieces(payload: bytes, size: int) -> list[bytes]:
-    if len(payload) <= size:
-        return [payload] if payload else []
-    return [payload[i : i + size] for i in range(0, len(payload), size)]
-
-
-def _plausible(stream: int, length: int) -> bool:
-    return stream in (STDOUT, STDERR) and 0 < length <= MAX_PAYLOAD
-
-
-def _whole_bytes(fd: int) -> int:
-    """Return how many bytes of a segment are whole frames."""
-    size = os.fstat(fd).st_size
-    place = 0
-    while place + HEADER.size <= size:
-        stream, _, length = HEADER.unpack(os.pread(fd, HEADER.size, place))
-        following = place + HEADER.size + length
-        if not _plausible(stream, length) or following > size:
-            break
-        place = following
-    return place
-
-
-def _segments(folder: str) -> list[tuple[int, int]]:
-    """Return (start, size) of the segment files, in order."""
-    try:
-        names = [name[: -len(_SUFFIX)] for name in os.listdir(folder) if name.endswith(_SUFFIX)]  # noqa: PTH208
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise
-        return []
-    # Sizes are asked after all names are known: a segment that has a successor grows no more, so
-    # what looks like a hole between two of them is one.
-    starts = sorted(int(name) for name in names if name.isdigit())
-    return [(start, _file_size(_segment_path(folder, start))) for start in starts]
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - pathlib is slow
-    except FileNotFoundError:
-        return 0
-
-
-def _segment_path(folder: str, start: int) -> str:
-    return f"{folder}/{start:020d}{_SUFFIX}"
-
-
-def _end(segment: tuple[int, int]) -> int:
-    return segment[0] + segment[1]
-
-
-def _size(count: int) -> str:
-    """Return a size in words: 1 MB is 1024 KB."""
-    for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
-        if count >= factor:
-            return f"{count / factor:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{count} bytes"
