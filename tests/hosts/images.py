@@ -42,6 +42,7 @@ PYTHON_PACKAGES = (
     "python3",
     "sed",
     "tar",
+    "util-linux",
 )
 #: What apt adds for installing packages inside a system, which nobody does in a test image.
 UNNEEDED = re.compile(r"perl|usrmerge|dpkg|debconf|gcc-\d+-base|init-system-helpers|libgdbm|libmd0")

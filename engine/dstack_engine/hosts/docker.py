@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from docker import APIClient
 from docker.errors import APIError
@@ -27,6 +27,7 @@ from docker.errors import NotFound as DockerNotFound
 from dstack_engine.errors import ContainerFailed, DstackError, HostUnreachable, NotFound
 from dstack_engine.hosts import docker_wire
 from dstack_engine.hosts.base import ContainerSpec, ExecResult, Files, ProgressSink
+from dstack_engine.hosts.docker_archives import OwnedTar, Owner, owner_of
 from dstack_engine.hosts.docker_containers import WORKFLOW, creation, write_own_tar
 from dstack_engine.hosts.docker_errors import (
     CONNECTION_ERRORS,
@@ -67,6 +68,10 @@ CALL_TIMEOUT = 120
 #: Connections that are kept open for the threads that share this host.
 POOL_SIZE = 64
 
+#: How often, and after how many seconds, a container that is being created is looked for.
+CREATION_LOOKS = 100
+CREATION_PAUSE = 0.1
+
 #: bash where there is one, for a person at a terminal.
 _SHELL = "command -v bash >/dev/null && exec bash; exec sh"
 
@@ -84,6 +89,8 @@ class DockerHost:
         self.base_url = base_url or DEFAULT_URL
         self._log_cap = log_cap
         self._lock = threading.Lock()
+        #: Threads that start the same container wait for each other.
+        self._starting = tuple(threading.Lock() for _ in range(POOL_SIZE))
         self._client: APIClient | None = None
         self._cpu = CpuMeter()
 
@@ -128,7 +135,10 @@ class DockerHost:
         """
         _image(spec)
         log.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._calling(f"start {spec.name}"):
+        with (
+            self._starting[hash(spec.name) % len(self._starting)],
+            self._calling(f"start {spec.name}"),
+        ):
             if not self._create(spec) and not self._never_ran(spec.name):
                 return
             self._fill(spec, files)
@@ -146,18 +156,27 @@ class DockerHost:
         return True
 
     def _never_ran(self, name: str) -> bool:
-        found = self._inspect(name)
-        if found is None:
-            raise ContainerFailed(f"{name} was removed while it was being started")
-        return sighting(found).container is Container.CREATED
+        nobody = threading.Event()
+        for _ in range(CREATION_LOOKS):
+            found = self._inspect(name)
+            if found is not None:
+                return sighting(found).container is Container.CREATED
+            # Its name is taken before it can be seen: another engine, perhaps killed, is at it.
+            nobody.wait(CREATION_PAUSE)
+        raise HostUnreachable(f"the Docker Engine is still creating {name}")
 
     def _fill(self, spec: ContainerSpec, files: Files | None) -> None:
+        """Put our own part and the project's files into the container, owned by its user."""
         working_dir = posixpath.normpath(posixpath.join(WORKFLOW, spec.working_dir))
-        write_own = write_own_tar(spec, working_dir)
-        if write_own is not None:
-            docker_wire.put_archive(self.base_url, spec.name, "/", write_own)
-        if files is not None:
-            docker_wire.put_archive(self.base_url, spec.name, WORKFLOW, files.write_tar)
+        owner = owner_of(self._api, spec.name, spec.user) if spec.user else Owner()
+        parts = {"/": write_own_tar(spec, working_dir)}
+        parts[WORKFLOW] = None if files is None else files.write_tar
+        for folder, write in parts.items():
+            if write is None:
+                continue
+            if owner != Owner():
+                write = _owned(write, owner)
+            docker_wire.put_archive(self.base_url, spec.name, folder, write)
 
     def attend(self, name: str, log: Path) -> None:
         """Block until the container has ended and all its output lies in *log*.
@@ -382,8 +401,12 @@ class DockerHost:
         its start in its API. A ping takes a new connection, unlike the client's calls: an engine
         that goes down still answers on those it has.
         """
-        if not self.reachable():
-            return EngineLife(leaving=True)
+        try:
+            self.ping()
+        except HostUnreachable as error:
+            if isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
+                return EngineLife(leaving=True)
+            raise
         live_restore = bool(self._api.info().get("LiveRestoreEnabled"))
         try:
             network = self._api.inspect_network("bridge")
@@ -396,6 +419,10 @@ def _image(spec: ContainerSpec) -> str:
     if spec.image is None:
         raise ContainerFailed(f"{spec.name} has no image, and a Docker Engine needs one")
     return spec.image
+
+
+def _owned(write: Callable[[BinaryIO], None], owner: Owner) -> Callable[[BinaryIO], None]:
+    return lambda target: write(cast(BinaryIO, OwnedTar(target, owner)))
 
 
 def _not_running(name: str) -> DstackError:

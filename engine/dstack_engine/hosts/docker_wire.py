@@ -110,12 +110,12 @@ class LogStream:
 
 
 def put_archive(url: str, name: str, folder: str, write: Callable[[BinaryIO], None]) -> None:
-    """Unpack in the container's *folder* the tar that *write* writes, owned by its user.
+    """Unpack in the container's *folder* the tar that *write* writes.
 
     Nothing is held but a chunk. Raises `APIError`, `ContainerFailed` when *write* cannot read what
     it is to write, and what a lost connection raises.
     """
-    query = urlencode({"path": folder, "copyUIDGID": 1})
+    query = urlencode({"path": folder})
     connection = Connection(url, timeout=ANSWER_TIMEOUT)
     try:
         connection.putrequest("PUT", f"/containers/{quote(name)}/archive?{query}")
