@@ -31,7 +31,7 @@ from dstack_engine.hosts.ports import is_taken, lowest_port
 from dstack_engine.hosts.process import ProcessHost
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.live import Live
-from dstack_engine.reconcilers.loop import Checkpoint, Loop, no_checkpoint
+from dstack_engine.reconcilers.loop import Checkpoint, Clock, Loop, no_checkpoint, utc_now
 from dstack_engine.reconcilers.usage import UsageSampler
 from dstack_engine.reconcilers.wakes import WakeListener
 from dstack_engine.reconcilers.world import World
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 LOG_SIZE = 5 << 20
 
 
-def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint) -> int:
+def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint, clock: Clock = utc_now) -> int:
     """Be the home's engine until stopped; return the exit status (0 also if one lives already)."""
     home.make()
     lock = take_lock(home)
@@ -55,7 +55,7 @@ def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint) -> int:
     home.engine_file.unlink(missing_ok=True)
     _log_to(home)
     try:
-        _serve(home, checkpoint)
+        _serve(open_world(home, checkpoint, clock))
     except Exception:
         logger.exception("The engine could not go on.")
         raise
@@ -65,8 +65,8 @@ def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint) -> int:
     return 0
 
 
-def _serve(home: Home, checkpoint: Checkpoint) -> None:
-    world = open_world(home, checkpoint)
+def _serve(world: World) -> None:
+    home = world.home
     engine = Engine(world)
     housekeeping = Housekeeping(engine, lambda: _look_at_hosts(world))
     sampler = UsageSampler(world)
@@ -99,7 +99,7 @@ def _serve(home: Home, checkpoint: Checkpoint) -> None:
         logger.info("The engine has ended; its runs go on.")
 
 
-def open_world(home: Home, checkpoint: Checkpoint) -> World:
+def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> World:
     """Open the store and the hands of *home*."""
     settings = load_settings(home)
     docker = DockerHost(settings.local.docker_host, log_cap=settings.log_limit_bytes)
@@ -121,6 +121,7 @@ def open_world(home: Home, checkpoint: Checkpoint) -> World:
         backends=Registry([local]),
         port_taken=is_taken,
         lowest_port=lowest_port(),
+        clock=clock,
         checkpoint=checkpoint,
     )
 
