@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -203,14 +203,9 @@ def test_one_that_has_ended_is_not_started_again(ground: Ground) -> None:
 def test_started_by_many_at_once_it_runs_once(real: Ground) -> None:
     spec = real.spec("echo once\nsleep 0.2\n")
     real.host.prepare(spec, lambda *_: None)
-    threads = [
-        threading.Thread(target=real.host.start, args=(spec, None, real.log(spec.name)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: real.host.start(spec, None, real.log(spec.name)), range(4)))
 
     assert real.wait(spec.name).stdout == b"once\n"
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import marshal
 import os
+import select
 
 from dstack_engine.hosts import descendants
 
@@ -99,6 +100,34 @@ class JobFolder:
         if process is None or not alive or process.start_ticks != number(state, "start_ticks"):
             return None
         return process.pid
+
+    def wait_for_end(self, pid: int, seconds: float | None = None) -> bool:
+        """Block until the supervisor *pid* has ended; tell whether it has within *seconds*."""
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            if self.supervisor() != pid:  # the id was used again before we took hold of it
+                return True
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            return bool(poll.poll(None if seconds is None else seconds * 1000))
+        finally:
+            os.close(fd)
+
+    def wait_for_lock(self, seconds: float = 5.0) -> int | None:
+        """Take the lock from a supervisor that is on its way out; None when it does not let go."""
+        pause = select.poll()
+        for _ in range(int(seconds * 100)):
+            try:
+                lock = self.lock()
+            except OSError:
+                return None  # the folder is gone
+            if lock is not None:
+                return lock
+            pause.poll(10)
+        return None
 
 
 def number(facts: dict[str, object], key: str) -> int:

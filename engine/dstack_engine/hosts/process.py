@@ -21,7 +21,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import dstack_engine
@@ -34,7 +34,9 @@ from dstack_engine.hosts.environments import base_environment, job_environment
 from dstack_engine.hosts.executions import run_command
 from dstack_engine.hosts.interpreters import OWN_BASE, Interpreters
 from dstack_engine.hosts.job_folder import JobFolder, number, write_private
+from dstack_engine.hosts.job_removal import remove_folder
 from dstack_engine.hosts.logs import DEFAULT_CAP
+from dstack_engine.hosts.process_sightings import exited, killed_facts, time_of
 from dstack_engine.hosts.process_usage import UsageMeter
 from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import HostKind
@@ -69,6 +71,7 @@ class ProcessHost:
         self._interpreters = Interpreters(home.cache, self._environment)
         self._meter = UsageMeter()
         self._settling = threading.Lock()
+        self._starting: dict[str, threading.Lock] = {}
 
     def prepare(self, spec: ContainerSpec, progress: ProgressSink) -> None:
         """Find or fetch the interpreter. Raises `PythonUnavailable`, `DiskFull`."""
@@ -80,20 +83,21 @@ class ProcessHost:
     def start(self, spec: ContainerSpec, files: Files | None, log: Path) -> None:
         """Make the job's folder and its supervisor; see `Host.start`."""
         folder = self._folder(spec.name)
-        if folder.read("exit") is not None or folder.read("state") is not None:
-            return
-        with _disk_full_told():
-            self._lay_out(folder, spec, files, log)
-            reply = self._launch(folder)
-        if reply == "busy":
-            reply = self._join(folder)
+        with self._starting.setdefault(spec.name, threading.Lock()):
+            if folder.read("exit") is not None or folder.read("state") is not None:
+                return
+            with _disk_full_told():
+                self._lay_out(folder, spec, files, log)
+                reply = self._launch(folder)
+            if reply == "busy":
+                reply = self._join(folder)
         _raise_refusal(reply, folder)
 
     def attend(self, name: str, log: Path) -> None:
         """Block until the job has ended; its supervisor has then written all output."""
         folder = self._folder(name)
         while (pid := folder.supervisor()) is not None:
-            _wait_for_end(pid, folder, None)
+            folder.wait_for_end(pid)
         self._settle(folder)
 
     def look(self, name: str) -> Sighting:
@@ -105,9 +109,9 @@ class ProcessHost:
         if ended is None and folder.read("state") is None:
             return Sighting(Container.CREATED)
         if ended is None and folder.supervisor() is not None:
-            return Sighting(Container.UP, started_at=_time(folder.read("state"), "started_ns"))
+            return Sighting(Container.UP, started_at=time_of(folder.read("state"), "started_ns"))
         self._settle(folder)
-        return _exited(folder.read("exit") or {})
+        return exited(folder.read("exit") or {})
 
     def stop(self, name: str, grace: timedelta) -> None:
         """Ask the supervisor to end the job; see `Host.stop`."""
@@ -119,9 +123,9 @@ class ProcessHost:
                 folder.write("stop", {"grace": seconds})
             descendants.send(pid, signal.SIGUSR1)
             descendants.send(pid, signal.SIGCONT)
-            if not _wait_for_end(pid, folder, seconds + _STOP_SLACK_SECONDS):
+            if not folder.wait_for_end(pid, seconds + _STOP_SLACK_SECONDS):
                 descendants.send(pid, signal.SIGKILL)
-                _wait_for_end(pid, folder, _STOP_SLACK_SECONDS)
+                folder.wait_for_end(pid, _STOP_SLACK_SECONDS)
         self._settle(folder)
 
     def remove(self, name: str) -> None:
@@ -131,18 +135,15 @@ class ProcessHost:
             return
         folder.discard("instructions")  # a supervisor that has not begun yet never will
         self.stop(name, timedelta(0))
-        lock = _wait_for_lock(folder)
+        lock = folder.wait_for_lock()
         try:
             self._kill_marked(folder)
-            grave = self._home.jobs / f".removed-{folder.name}"
-            _delete_tree(grave)
-            with suppress(FileNotFoundError):
-                Path(folder.path).replace(grave)
-            _delete_tree(grave)
+            remove_folder(Path(folder.path))
         finally:
             if lock is not None:
                 os.close(lock)
         self._meter.forget(name)
+        self._starting.pop(name, None)
 
     def list_containers(self, labels: Mapping[str, str]) -> Sequence[str]:
         """Return the jobs that carry *labels*."""
@@ -297,15 +298,7 @@ class ProcessHost:
             if state is None or folder.supervisor() is not None or folder.read("exit") is not None:
                 return
             self._kill_marked(folder)
-            wished = folder.read("stop") is not None
-            facts: dict[str, object] = {
-                "exit_code": 128 + signal.SIGKILL,
-                "signal": int(signal.SIGKILL),
-                "interrupted": not wished,
-                "error": None if wished else "its supervisor was killed, or the computer restarted",
-                "started_ns": number(state, "started_ns"),
-                "finished_ns": _now_ns(),
-            }
+            facts = killed_facts(state, wished=folder.read("stop") is not None)
             with _disk_full_told():
                 folder.write_exit(facts)
             folder.discard("instructions")
@@ -338,32 +331,6 @@ def _raise_refusal(reply: str, folder: JobFolder) -> None:
     raise ContainerFailed(f"the job {folder.name} could not be started: {said or 'no reason told'}")
 
 
-def _exited(facts: Mapping[str, object]) -> Sighting:
-    exit_code, number_, error = facts.get("exit_code"), facts.get("signal"), facts.get("error")
-    return Sighting(
-        Container.EXITED,
-        exit_code=exit_code if isinstance(exit_code, int) else None,
-        signal=number_ if isinstance(number_, int) else None,
-        out_of_memory=bool(facts.get("out_of_memory")),
-        timed_out=bool(facts.get("timed_out")),
-        interrupted=bool(facts.get("interrupted")),
-        error=error if isinstance(error, str) else None,
-        started_at=_time(facts, "started_ns"),
-        finished_at=_time(facts, "finished_ns"),
-    )
-
-
-def _time(facts: Mapping[str, object] | None, key: str) -> datetime | None:
-    nanoseconds = (facts or {}).get(key)
-    if not isinstance(nanoseconds, int):
-        return None
-    return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc)
-
-
-def _now_ns() -> int:
-    return int(datetime.now(timezone.utc).timestamp() * 1e9)
-
-
 def _share_of_cpus(wanted: float | None, name: str) -> list[int]:
     """Return the CPUs that a job may use; jobs begin at different ones. Empty is all."""
     there = sorted(os.sched_getaffinity(0))
@@ -371,54 +338,6 @@ def _share_of_cpus(wanted: float | None, name: str) -> list[int]:
         return []
     first = zlib.crc32(name.encode())
     return [there[(first + n) % len(there)] for n in range(max(math.ceil(wanted), 1))]
-
-
-def _wait_for_end(pid: int, folder: JobFolder, seconds: float | None) -> bool:
-    """Block until the supervisor *pid* has ended; tell whether it has within *seconds*."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        if folder.supervisor() != pid:  # the id was used again before we took hold of it
-            return True
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(None if seconds is None else seconds * 1000))
-    finally:
-        os.close(fd)
-
-
-def _wait_for_lock(folder: JobFolder) -> int | None:
-    """Take the job's lock from a supervisor that is on its way out."""
-    pause = threading.Event()
-    for _ in range(500):
-        try:
-            lock = folder.lock()
-        except OSError:
-            return None
-        if lock is not None:
-            return lock
-        pause.wait(0.01)
-    return None
-
-
-def _delete_tree(path: Path) -> None:
-    """Delete a folder whatever modes its files have."""
-
-    def open_up(_function: object, failed: str, _error: object) -> None:
-        with suppress(OSError):
-            os.chmod(os.path.dirname(failed), 0o700)  # noqa: PTH101, PTH120
-            os.chmod(failed, 0o700)  # noqa: PTH101
-            if os.path.isdir(failed) and not os.path.islink(failed):  # noqa: PTH112, PTH114
-                shutil.rmtree(failed, ignore_errors=True)
-            else:
-                os.unlink(failed)  # noqa: PTH108
-
-    for _ in range(3):
-        if not path.exists():
-            return
-        shutil.rmtree(path, onerror=open_up)
 
 
 def _private(path: str, flags: int) -> int:
