@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
+import itertools
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -24,29 +24,23 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dstack_engine import __version__
+from dstack_engine import __version__, feeds
 from dstack_engine.engine import Engine
 from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthorized, TooLarge
 from dstack_engine.housekeeping import Housekeeping
-from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.events import Event
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
-    CaughtUp,
     EngineInfo,
     EngineSettings,
     Finding,
-    Progressed,
     PruneReport,
-    UsageSeen,
 )
 from dstack_engine.spec.configurations import Runnable
-from dstack_engine.streams import Cursor, Feed, encode, frame_to_json
+from dstack_engine.streams import Cursor, Feed
 
 logger = logging.getLogger(__name__)
-
-#: The stream says something at least so often (seconds), so that a dead connection is noticed.
-HEARTBEAT = 15.0
 
 #: The largest JSON body that is read, in bytes; project files come by a streamed endpoint.
 BODY_LIMIT = 4 << 20
@@ -269,9 +263,9 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]
         if follow:
-            frames = _follow_log(engine, name, job.id, start)
+            frames = feeds.follow_log(engine, name, job.id, start)
         else:
-            lines = (_line(frame_to_json(f)) for f in _read_log(engine, job.id, start))
+            lines = feeds.read_log(engine, job.id, start)
             frames = iterate_in_threadpool(lines)
         return StreamingResponse(frames, media_type="application/x-ndjson")
 
@@ -279,7 +273,7 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
     def execute(name: str, request: ExecRequest) -> Response:
         """Run a command in the run's container; its output, then its exit code, a line each."""
         engine.require_running(name)
-        lines = _execute(engine, name, request.command)
+        lines = feeds.run_command(engine, name, request.command)
         return StreamingResponse(iterate_in_threadpool(lines), media_type="application/x-ndjson")
 
     @app.get("/v1/runs/{name}/shell")
@@ -292,7 +286,7 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
         """A file or folder of the run, as a tar."""
         chunks = engine.read_files(name, path)
         first = next(chunks, b"")  # the errors of the beginning are answered as errors
-        body = iterate_in_threadpool(_chain(first, chunks))
+        body = iterate_in_threadpool(itertools.chain([first], chunks))
         return StreamingResponse(body, media_type="application/x-tar")
 
 
@@ -365,115 +359,4 @@ def _add_events(app: FastAPI, engine: Engine) -> None:
             list_jobs=engine.job_ids,
             read_log=engine.read_log,
         )
-        return StreamingResponse(_stream(engine, feed), media_type="text/event-stream")
-
-
-async def _stream(engine: Engine, feed: Feed) -> AsyncIterator[bytes]:
-    woken, subscription = _listen(engine)
-    try:
-        caught_up = False
-        while True:
-            woken.clear()
-            progress, usage = subscription.take()
-            for one in progress:
-                yield encode(Progressed(one))
-            for job, measured in usage.items():
-                yield encode(UsageSeen(job, measured))
-            async for chunk in _batches(feed):
-                yield chunk
-            if not caught_up:
-                caught_up = True
-                yield encode(CaughtUp(str(feed.cursor)))
-            try:
-                await asyncio.wait_for(woken.wait(), HEARTBEAT)
-            except asyncio.TimeoutError:
-                yield b": still here\n\n"
-    finally:
-        engine.world.live.unsubscribe(subscription)
-
-
-def _listen(engine: Engine) -> tuple[asyncio.Event, Any]:
-    loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
-
-    def wake() -> None:
-        if not woken.is_set() and not loop.is_closed():
-            loop.call_soon_threadsafe(woken.set)
-
-    return woken, engine.world.live.subscribe(wake)
-
-
-async def _batches(feed: Feed) -> AsyncIterator[bytes]:
-    updates = feed.collect()
-    while batch := await run_in_threadpool(_encode_some, updates):
-        yield batch
-
-
-def _encode_some(updates: Iterator[Any]) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    for update in updates:
-        parts.append(encode(update))
-        size += len(parts[-1])
-        if size > 1 << 20:
-            break
-    return b"".join(parts)
-
-
-def _line(body: object) -> bytes:
-    return json.dumps(body).encode() + b"\n"
-
-
-def _read_log(engine: Engine, job: str, offset: int) -> Iterator[Frame]:
-    while frames := engine.read_log(job, offset, 1 << 20):
-        yield from frames
-        offset = frames[-1].next_offset
-
-
-async def _follow_log(engine: Engine, name: str, job: str, offset: int) -> AsyncIterator[bytes]:
-    """Yield the output of one job, and of the attempts that follow it, until the run has ended."""
-    woken, subscription = _listen(engine)
-    try:
-        while True:
-            woken.clear()
-            view = await run_in_threadpool(engine.run, name)
-            while frames := await run_in_threadpool(engine.read_log, job, offset, 1 << 20):
-                offset = frames[-1].next_offset
-                yield b"".join(_line(frame_to_json(frame)) for frame in frames)
-            newest = view.job
-            if newest is not None and newest.id != job:
-                job, offset = newest.id, 0
-            elif view.finished:
-                return
-            else:
-                try:
-                    await asyncio.wait_for(woken.wait(), HEARTBEAT)
-                except asyncio.TimeoutError:
-                    yield b"\n"
-    finally:
-        engine.world.live.unsubscribe(subscription)
-
-
-def _execute(engine: Engine, name: str, command: list[str]) -> Iterator[bytes]:
-    output: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
-
-    def sink(stream: Stream, data: bytes) -> None:
-        frame = Frame(0, 0, stream, engine.world.clock(), data)
-        output.put(_line(frame_to_json(frame)))
-
-    def run() -> None:
-        try:
-            output.put(_line({"exit_code": engine.execute(name, command, sink)}))
-        except DstackError as error:
-            body = {"code": error.code, "message": error.message, "hint": error.hint}
-            output.put(_line({"error": body}))
-        finally:
-            output.put(None)
-
-    threading.Thread(target=run, name=f"exec {name}", daemon=True).start()
-    return iter(output.get, None)
-
-
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+        return StreamingResponse(feeds.stream_events(engine, feed), media_type="text/event-stream")
