@@ -1,0 +1,31 @@
+"""dstack in a notebook: `%load_ext dstack_jupyter`, then `%%dstack task`.
+
+The names below are what IPython and Jupyter Server look for. Each imports its side only when it is
+called: a kernel needs no server, a server no kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Give *shell* the magics; called by `%load_ext dstack_jupyter`."""
+    from dstack_jupyter.magics import load  # noqa: PLC0415  # light, and for kernels only
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take from *shell* all that loading gave it; runs and engine are left alone."""
+    from dstack_jupyter.magics import unload  # noqa: PLC0415
+
+    unload(shell)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Return where Jupyter Server finds the server's side."""
+    return [{"module": "dstack_jupyter.server.extension"}]

@@ -1,0 +1,208 @@
+"""The options of each verb, declared once; `table` refers to these functions.
+
+Values stay text here: the handlers read them with the language's own readers, so that
+`--gpu 24GB..` and `gpu: 24GB..` mean the same.
+"""
+
+from __future__ import annotations
+
+from dstack_jupyter.arguments import Parser
+
+
+def nothing(_parser: Parser) -> None:
+    """Declare no option at all."""
+
+
+def naming(parser: Parser) -> None:
+    """Declare what a fleet's, gateway's or volume's cell takes."""
+    parser.add_argument("-n", "--name", metavar="NAME", help="name, instead of the body's own")
+
+
+def submitting(parser: Parser) -> None:
+    """Declare what a cell with a run takes."""
+    parser.add_argument(
+        "-n", "--name", metavar="NAME", help="name of the run; a random one if left out"
+    )
+    _starting(parser)
+    parser.add_argument("-o", "--out", metavar="VAR", help="put the Run object into this variable")
+    _overrides(parser)
+    filters(parser)
+
+
+def applying(parser: Parser) -> None:
+    """Declare what `apply` takes."""
+    parser.add_argument("-f", "--file", metavar="FILE", help="the configuration")
+    submitting(parser)
+
+
+def running(parser: Parser) -> None:
+    """Declare what `run` takes."""
+    parser.add_argument("path", metavar="PATH", help="folder of the project, as in `run .`")
+    applying(parser)
+
+
+def _starting(parser: Parser) -> None:
+    group = parser.add_argument_group("starting")
+    group.add_argument("-y", "--yes", action="store_true", help="take the best offer; do not ask")
+    group.add_argument("--dry-run", action="store_true", help="show the plan; start nothing")
+    group.add_argument(
+        "--wait", action="store_true", help="stay until the run has ended; an error if it failed"
+    )
+    group.add_argument(
+        "-d", "--detach", action="store_true", help="start it and show no more than its name"
+    )
+
+
+def _overrides(parser: Parser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument("--profile", metavar="P", help="profile of .dstack/profiles.yml to use")
+    group.add_argument(
+        "-e",
+        "--env",
+        metavar="K[=V]",
+        action="append",
+        default=[],
+        help="environment variable; without =V it is taken from here",
+    )
+    group.add_argument(
+        "-p",
+        "--port",
+        metavar="PORT",
+        action="append",
+        default=[],
+        help="port to reach at localhost: 8080, 80:8080 or *:8080",
+    )
+    group.add_argument("--max-duration", metavar="TIME", help="stop it after so long: 30m, 6h, off")
+    retry = group.add_mutually_exclusive_group()
+    retry.add_argument("--retry", action="store_true", default=None, help="try again when it fails")
+    retry.add_argument("--no-retry", action="store_false", dest="retry", help="do not try again")
+    group.add_argument(
+        "--no-files", action="store_true", help="do not send the project's files along"
+    )
+
+
+def filters(parser: Parser) -> None:
+    """Declare what an offer must have."""
+    group = parser.add_argument_group("offers")
+    group.add_argument("--gpu", metavar="SPEC", help="A100, 24GB.., H100:80GB:2")
+    group.add_argument("--cpu", metavar="RANGE", help="CPUs: 4, 2..8")
+    group.add_argument("--memory", metavar="RANGE", help="memory: 16GB, 8GB..")
+    group.add_argument("--disk", metavar="RANGE", help="disk: 100GB..")
+    group.add_argument("--max-price", metavar="USD", help="dollars an hour at most")
+    spot = group.add_mutually_exclusive_group()
+    for policy in ("spot", "on-demand"):
+        spot.add_argument(
+            f"--{policy}",
+            action="store_const",
+            const=policy,
+            dest="spot_policy",
+            help=f"only {policy} machines",
+        )
+    spot.add_argument(
+        "--spot-auto", action="store_const", const="auto", dest="spot_policy", help="either"
+    )
+    for option, letter, words in (
+        ("backend", "-b", "only this backend"),
+        ("region", "-r", "only this region"),
+        ("instance-type", None, "only this type of machine"),
+    ):
+        names = [letter, f"--{option}"] if letter else [f"--{option}"]
+        group.add_argument(
+            *names, metavar="NAME", action="append", default=[], help=f"{words}; may be repeated"
+        )
+    group.add_argument(
+        "--reuse", action="store_true", help="only machines that are there already; rent none"
+    )
+
+
+def offers(parser: Parser) -> None:
+    """Declare what `offers` takes."""
+    parser.add_argument("-f", "--file", metavar="FILE", help="plan this configuration")
+    parser.add_argument("--profile", metavar="P", help="profile of .dstack/profiles.yml to use")
+    filters(parser)
+
+
+def listing(parser: Parser) -> None:
+    """Declare what `ps` takes."""
+    parser.add_argument("-a", "--all", action="store_true", help="ended runs, too")
+    parser.add_argument(
+        "-w", "--watch", action="store_true", help="go on showing, until interrupted"
+    )
+
+
+def one_run(parser: Parser) -> None:
+    """Declare the name of one run."""
+    parser.add_argument("run", metavar="NAME", help="name of the run")
+
+
+def logs(parser: Parser) -> None:
+    """Declare what `logs` takes."""
+    one_run(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    parser.add_argument(
+        "--all", action="store_true", help="from the very start; a notebook shows the last 1 MB"
+    )
+
+
+def stopping(parser: Parser) -> None:
+    """Declare what `stop` takes."""
+    parser.add_argument("runs", metavar="NAME", nargs="+", help="name of the run")
+    parser.add_argument(
+        "-x", "--abort", action="store_true", help="at once, without asking politely"
+    )
+    _sure(parser)
+
+
+def deleting(parser: Parser) -> None:
+    """Declare what `delete` takes."""
+    parser.add_argument("runs", metavar="NAME", nargs="+", help="name of the run")
+    _sure(parser)
+
+
+def events(parser: Parser) -> None:
+    """Declare what `events` takes."""
+    parser.add_argument("run", metavar="NAME", nargs="?", help="only of this run")
+    parser.add_argument("--limit", metavar="N", default="200", help="how many, 200 if left out")
+
+
+def executing(parser: Parser) -> None:
+    """Declare the run of `exec`; what follows is the command."""
+    parser.add_argument("run", metavar="NAME", help="name of the run; then the command")
+
+
+def pulling(parser: Parser) -> None:
+    """Declare what `pull` takes."""
+    parser.add_argument("run", metavar="NAME", help="name of the run, running or ended")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="file or folder of the run's project"
+    )
+
+
+def files(parser: Parser) -> None:
+    """Declare what `validate` takes."""
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="file to look at; - is standard input"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def pruning(parser: Parser) -> None:
+    """Declare what `prune` takes."""
+    parser.add_argument("--all", action="store_true", help="the ended runs' records and logs, too")
+    _sure(parser)
+
+
+def engine(parser: Parser) -> None:
+    """Declare what `engine` takes."""
+    parser.add_argument("action", metavar="start|status|stop", choices=("start", "status", "stop"))
+    parser.add_argument("--all", action="store_true", help="with stop: stop all runs as well")
+    _sure(parser)
+
+
+def helping(parser: Parser) -> None:
+    """Declare what `help` takes."""
+    parser.add_argument("verb", metavar="VERB", nargs="?")
+
+
+def _sure(parser: Parser) -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")

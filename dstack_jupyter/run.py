@@ -1,0 +1,302 @@
+"""The `Run` object: one run, as code in later cells handles it.
+
+`%%dstack task -o VAR` puts one into a variable, and it is the cell's value (`_`). It may be made
+before its run is: where someone has yet to choose an offer, everything it is asked says so.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import tarfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from dstack_engine.errors import DstackError, NotFound, Refused
+from dstack_engine.files.unpacking import unpack_tar
+from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.records.runs import RunStatus, RunView
+from dstack_engine.records.sightings import Usage
+from dstack_jupyter.failures import RunFailed, explain
+from dstack_jupyter.rendering.runs import run_html, run_text
+from dstack_jupyter.rendering.steps import status_word
+from dstack_jupyter.session import Session
+
+#: A file read into memory by `run.files[...]` may be this large, in bytes; pull larger ones.
+MAX_READ = 256_000_000
+#: How much of a log's end is read for an error's last lines, in bytes.
+_LAST_BYTES = 8_000
+_LAST_LINES = 10
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed inside a run, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Run:
+    """One run of the engine. Every question asks the engine anew; all raise `DstackError`s."""
+
+    def __init__(self, session: Session, view: RunView | None = None) -> None:
+        """Make the object; without *view* its run is yet to be submitted."""
+        self._session = session
+        self._view = view
+        self._refusal = "no offer has been chosen yet in the table of its cell"
+        self._shown_by_cell = False
+
+    def bind(self, view: RunView) -> None:
+        """Say which run it is, once it was submitted."""
+        self._view = view
+
+    def withdraw(self, why: str) -> None:
+        """Say why there will be no run."""
+        self._refusal = why
+
+    def mark_shown(self) -> None:
+        """Show nothing when the cell's value is displayed: the cell has shown the run itself."""
+        self._shown_by_cell = True
+
+    @property
+    def submitted(self) -> bool:
+        """Whether there is a run: someone has chosen, and the engine has taken it."""
+        return self._view is not None
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._known().name
+
+    @property
+    def view(self) -> RunView:
+        """The run's record with its jobs, as it is now."""
+        self._view = self._session.client().run(self.name)
+        return self._view
+
+    @property
+    def status(self) -> RunStatus:
+        """How the run stands now."""
+        return self.view.status
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self._known().finished or self.view.finished
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended, as a sentence; None while it goes on."""
+        view = self.view
+        return explain(view) if view.finished else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of its newest job; None while it goes on, or where it had none."""
+        job = self.view.job
+        return job.exit_code if job else None
+
+    @property
+    def ports(self) -> dict[int, str]:
+        """Where its ports are reached on this computer, by the container's port."""
+        job = self.view.job
+        return {route.container_port: route.url for route in job.routes} if job else {}
+
+    @property
+    def cost(self) -> float:
+        """What it has cost until now, in USD."""
+        return self.view.cost(datetime.now(timezone.utc))
+
+    def wait(self, timeout: float | None = None, *, check: bool = True) -> RunStatus:
+        """Return the final status once the run has ended; *timeout* is in seconds.
+
+        Raises `RunFailed` if it failed, unless *check* is false; `TimeoutError` if it has not ended
+        by then. An interrupt ends the waiting, not the run.
+        """
+        self._known()
+        waiting = Waiting()
+        watcher = self._session.watcher()
+        watcher.follow(self.view, waiting)
+        try:
+            if not waiting.over.wait(timeout):
+                raise TimeoutError(f"{self.name} has not ended within {timeout} s")
+        finally:
+            watcher.forget(waiting)
+        self._view = waiting.view or self._view
+        if check:
+            self.check()
+        return self._known().status
+
+    def check(self) -> None:
+        """Raise `RunFailed` with the reason and the last lines if the run has failed."""
+        view = self._known()
+        if view.status is RunStatus.FAILED:
+            raise RunFailed(view, self._last_lines())
+
+    def logs(self, tail_bytes: int | None = None) -> str:
+        """Return what the run's newest job has printed, or the last *tail_bytes* of it."""
+        frames = self._session.client().logs(self.name, tail_bytes=tail_bytes)
+        return text_of(frames)
+
+    def stop(self, *, abort: bool = False) -> None:
+        """Ask the run to end: politely, or at once. Returns before it has; see `wait`."""
+        self._view = self._session.client().stop(self.name, abort=abort)
+
+    def exec(self, command: str | Sequence[str]) -> Output:
+        """Run *command* inside the run and return its output; text goes through the shell."""
+        words = ["sh", "-c", command] if isinstance(command, str) else list(command)
+        printed = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray(), Stream.CUT: bytearray()}
+        code = self._session.client().execute(
+            self.name, words, lambda stream, payload: printed[stream].extend(payload)
+        )
+        stdout, stderr = (
+            printed[stream].decode(errors="replace") for stream in (Stream.STDOUT, Stream.STDERR)
+        )
+        return Output(code, stdout, stderr)
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run's working directory, while it runs and after it ended."""
+        return RunFiles(self._session, self.name)
+
+    @property
+    def last_view(self) -> RunView:
+        """The run as it was last heard of, without asking."""
+        return self._known()
+
+    def _known(self) -> RunView:
+        if self._view is None:
+            raise Refused(f"There is no run: {self._refusal}.")
+        return self._view
+
+    def _last_lines(self) -> list[str]:
+        try:
+            text = self.logs(tail_bytes=_LAST_BYTES)
+        except DstackError:
+            return []
+        return [line.rsplit("\r", 1)[-1] for line in text.rstrip().splitlines()][-_LAST_LINES:]
+
+    def _newest(self) -> RunView | None:
+        try:
+            return self.view if self._view is not None else None
+        except DstackError:
+            return self._view  # a repr never fails: the last that was known
+
+    def __repr__(self) -> str:
+        view = self._newest()
+        return (
+            f"<Run: {self._refusal}>" if view is None else f"<Run {view.name}: {status_word(view)}>"
+        )
+
+    def _repr_mimebundle_(self, **_kinds: object) -> dict[str, str]:
+        """Return the run as it is now, as text and HTML."""
+        view = self._newest()
+        if view is None:
+            return {"text/plain": repr(self)}
+        now = datetime.now(timezone.utc)
+        return {"text/plain": run_text(view, now), "text/html": run_html(view, now)}
+
+    def _ipython_display_(self) -> None:
+        """Show nothing where its own cell shows the run; otherwise leave it to the bundle."""
+        if not self._shown_by_cell:
+            raise NotImplementedError
+        self._shown_by_cell = False
+
+
+class RunFiles:
+    """What lies in a run's working directory: `run.files["out/metrics.json"]`, `.pull("out")`."""
+
+    def __init__(self, session: Session, run: str) -> None:
+        """Make the view of *run*'s files."""
+        self._session = session
+        self._run = run
+
+    def __getitem__(self, path: str) -> bytes:
+        """Return the content of the file *path*, at most `MAX_READ` bytes.
+
+        Raises `NotFound` for what is not there, `Refused` for a folder or a larger file.
+        """
+        chunks = self._session.client().read_files(self._run, path)
+        reader = io.BufferedReader(_ChunkReader(chunks))
+        with tarfile.open(fileobj=reader, mode="r|") as tar:
+            for member in tar:
+                if not member.isfile():
+                    raise Refused(f"{path} is not a file; copy it: run.files.pull({path!r})")
+                if member.size > MAX_READ:
+                    raise Refused(
+                        f"{path} has {member.size / 1e6:.0f} MB, too much to hold in memory; "
+                        f"copy it: run.files.pull({path!r})"
+                    )
+                content = tar.extractfile(member)
+                return content.read() if content else b""
+        raise NotFound(f"{self._run} has no file {path}")
+
+    def pull(self, *paths: str, to: str | Path = ".") -> list[Path]:
+        """Copy *paths*, files or folders, into the folder *to*; return what was written."""
+        client = self._session.client()
+        written: list[Path] = []
+        for path in paths:
+            written += unpack_tar(client.read_files(self._run, path), Path(to))
+        return written
+
+    def __repr__(self) -> str:
+        return f"<files of {self._run}>"
+
+
+class _ChunkReader(io.RawIOBase):
+    """A stream of chunks, to be read as a file."""
+
+    def __init__(self, chunks: Any) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+
+class Waiting:
+    """A follower that only knows whether its run is over."""
+
+    def __init__(self) -> None:
+        """Make one; `over` is set at the end."""
+        self.over = threading.Event()
+        self.view: RunView | None = None
+
+    def update(self, view: RunView) -> None:
+        """Keep the newest record."""
+        self.view = view
+
+    def log(self, frames: Sequence[Frame]) -> None:
+        """Output is not of interest."""
+
+    def progress(self, progress: Progress) -> None:
+        """Nor is preparation."""
+
+    def usage(self, usage: Usage) -> None:
+        """Nor is usage."""
+
+    def ended(self) -> None:
+        """Let `wait` return."""
+        self.over.set()
+
+
+def text_of(frames: Any) -> str:
+    """Return what *frames* print; each stream's characters may be split between its frames."""
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in Stream}
+    return "".join(decoders[frame.stream].decode(frame.payload) for frame in frames)

@@ -1,0 +1,194 @@
+"""The notebook: cells with widgets that live on after the cell, and the run's card.
+
+A cell without `-y` returns with its table; what is submitted from the table later takes the table's
+place. Nothing here is printed from another thread: views change in place, by their display's id.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from time import monotonic
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import DisplayHandle, display
+
+from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.offers import OfferId
+from dstack_engine.records.runs import RunView
+from dstack_jupyter.commands.table import NOTEBOOK
+from dstack_jupyter.run import Run, Waiting
+from dstack_jupyter.session import Session, session
+from dstack_jupyter.surfaces.base import Choice, Shown, Surface, Tell
+from dstack_jupyter.surfaces.terminal import PATIENCE, TerminalSurface, detached
+from dstack_jupyter.widgets.offers import OffersView
+from dstack_jupyter.widgets.run import RunCard
+
+#: Between two drawings of a progress bar, in seconds.
+_REDRAW = 0.1
+
+
+def surface_of(shell: InteractiveShell) -> Surface:
+    """Return the surface of *shell*: a notebook's where there is a kernel, else the terminal's."""
+    if getattr(shell, "kernel", None) is None:
+        return TerminalSurface(session, NOTEBOOK, is_program=False, variables=shell.user_ns)
+    return NotebookSurface(session, shell.user_ns)
+
+
+class NotebookSurface:
+    """A kernel's cells."""
+
+    program = NOTEBOOK
+    is_program = False
+
+    def __init__(self, find_session: Callable[[], Session], namespace: dict[str, Any]) -> None:
+        """Make the surface of a kernel whose variables are *namespace*."""
+        self._session = find_session
+        self._namespace = namespace
+
+    @property
+    def variables(self) -> Mapping[str, object]:
+        """What `$name` as an option's value means."""
+        return self._namespace
+
+    def show(self, shown: Shown) -> None:
+        """Show HTML where there is some, else plain text."""
+        if shown.html is None:
+            self.write(shown.text.rstrip("\n") + "\n")
+        else:
+            display(shown)  # type: ignore[no-untyped-call]
+
+    def write(self, text: str) -> None:
+        """Write *text* as the cell's output."""
+        sys.stdout.write(text)
+
+    def output(self, stream: Stream, payload: bytes) -> None:
+        """Write what a run printed."""
+        target = sys.stdout if stream is Stream.STDOUT else sys.stderr
+        target.write(payload.decode(errors="replace"))
+
+    @contextmanager
+    def progress(self) -> Iterator[Tell]:
+        """Draw a bar that goes away at the end."""
+        bar = _Bar()
+        try:
+            yield bar.tell
+        finally:
+            bar.clear()
+
+    def ask(self, question: str) -> bool:
+        """Agree: in a notebook what is written in the cell is the answer."""
+        return True
+
+    def confirm(self, question: str) -> bool:
+        """Agree: naming the run in a cell is the confirmation."""
+        return True
+
+    def choose(self, choice: Choice) -> None:
+        """Show the table and return; a click submits, and the card takes the table's place."""
+        choice.run.mark_shown()
+        table = OffersView(choice.plan, title=choice.title)
+        handle = table.display()
+
+        def tell(text: str, fraction: float | None) -> None:
+            table.tell(_told(text, fraction))
+
+        def submit(offers: Sequence[OfferId]) -> None:
+            choice.run.bind(
+                choice.submit(offers, lambda text, share: table.tell(_told(text, share)))
+            )
+            card = self._card(choice.run.last_view)
+            handle.update(card)  # type: ignore[no-untyped-call]
+            card.attach(handle)
+            table.close()
+            self._session().watcher().follow(choice.run.last_view, card)
+
+        def cancel() -> None:
+            choice.run.withdraw("it was cancelled in the table of its cell")
+            table.freeze()
+
+        table.on_submit(submit)
+        table.on_cancel(cancel)
+
+    def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+        """Show the run's card; it lives on by itself."""
+        run.mark_shown()
+        card = self._card(run.last_view)
+        card.display()
+        card.log(earlier)
+        if run.last_view.finished and earlier:
+            card.freeze()
+            return
+        offset = earlier[-1].next_offset if earlier else None
+        self._session().watcher().follow(run.last_view, card, offset=offset)
+
+    def _card(self, view: RunView) -> RunCard:
+        card = RunCard(view)
+        card.on_stop(
+            lambda abort: card.update(self._session().client().stop(view.name, abort=abort))
+        )
+        return card
+
+    def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+        """Show the run's card and return when it has ended."""
+        waiting = Waiting()
+        watcher = self._session().watcher()
+        self.present(run, earlier=earlier)
+        watcher.follow(run.last_view, waiting)
+        try:
+            waiting.over.wait()
+        except KeyboardInterrupt:
+            raise detached(self.program, run.name) from None
+        finally:
+            watcher.forget(waiting)
+        if waiting.view is not None:
+            run.bind(waiting.view)
+
+    def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
+        """Draw in one place, again after each change."""
+        handle = _show_in_place(draw())
+        while changed():
+            handle.update(draw())  # type: ignore[no-untyped-call]
+
+    def assign(self, variable: str, value: object) -> None:
+        """Put *value* into a variable of the notebook."""
+        self._namespace[variable] = value
+
+
+class _Bar:
+    """A line of progress in the cell's output, drawn only when something takes a while."""
+
+    def __init__(self) -> None:
+        self._begun = monotonic()
+        self._drawn = 0.0
+        self._handle: DisplayHandle | None = None
+
+    def tell(self, text: str, fraction: float | None) -> None:
+        """Draw *text* and how far it is."""
+        now = monotonic()
+        if now - self._begun < PATIENCE or now - self._drawn < _REDRAW:
+            return
+        self._drawn = now
+        html = f"<progress {'' if fraction is None else f'value={fraction:.3f} '}></progress>"
+        shown = Shown(_told(text, fraction), f"<div>{html} {escape(text)}</div>")
+        if self._handle is None:
+            self._handle = _show_in_place(shown)
+        else:
+            self._handle.update(shown)  # type: ignore[no-untyped-call]
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._handle is not None:
+            self._handle.update(Shown("", ""))  # type: ignore[no-untyped-call]
+
+
+def _told(text: str, fraction: float | None) -> str:
+    return text if fraction is None else f"{text} ({fraction:.0%})"
+
+
+def _show_in_place(view: object) -> DisplayHandle:
+    handle: DisplayHandle = display(view, display_id=True)  # type: ignore[no-untyped-call]
+    return handle

@@ -1,0 +1,258 @@
+"""The terminal: IPython's, and the `dstack-jupyter` program's.
+
+What was asked for goes to standard output, everything about it (progress, questions, states of a
+run) to standard error, so that output may be piped. Colours and progress only on a real terminal.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from dstack_engine.errors import Refused
+from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.records.runs import RunView
+from dstack_engine.records.sightings import Usage
+from dstack_jupyter.failures import Detached, explain
+from dstack_jupyter.rendering.offers import offers_text
+from dstack_jupyter.rendering.runs import facts_of
+from dstack_jupyter.rendering.steps import sentence_of, status_word
+from dstack_jupyter.run import Run
+from dstack_jupyter.session import Session
+from dstack_jupyter.surfaces.base import Choice, Shown, Tell
+
+#: Progress is told of what takes longer than this, in seconds.
+PATIENCE = 1.0
+_BAR = 24
+
+
+class TerminalSurface:
+    """Standard output, standard error and, where somebody sits there, a keyboard."""
+
+    def __init__(
+        self,
+        session: Callable[[], Session],
+        program: str,
+        *,
+        is_program: bool,
+        variables: dict[str, object] | None = None,
+    ) -> None:
+        """Make a surface; *variables* is the namespace of terminal IPython."""
+        self._session = session
+        self.program = program
+        self.is_program = is_program
+        self._namespace = variables
+
+    @property
+    def variables(self) -> Mapping[str, object] | None:
+        """What `$name` as an option's value means."""
+        return self._namespace
+
+    def show(self, shown: Shown) -> None:
+        """Write the text."""
+        self.write(shown.text.rstrip("\n") + "\n")
+
+    def write(self, text: str) -> None:
+        """Write *text* to standard output."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def output(self, stream: Stream, payload: bytes) -> None:
+        """Write what a run printed to the stream of the same name."""
+        target = sys.stdout if stream is Stream.STDOUT else sys.stderr
+        buffer = getattr(target, "buffer", None)
+        if buffer is None:
+            target.write(payload.decode(errors="replace"))
+            target.flush()
+            return
+        target.flush()
+        buffer.write(payload)
+        buffer.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[Tell]:
+        """Draw a line that changes on a terminal; nothing at all into a pipe."""
+        line = _Line()
+        try:
+            yield line.tell
+        finally:
+            line.clear()
+
+    def ask(self, question: str) -> bool:
+        """Ask [y/n] on the terminal. Raises `Refused` where there is none."""
+        if not sys.stdin.isatty():
+            raise Refused(
+                f"{question} Nobody can be asked here: there is no terminal.",
+                hint="Add -y to go on without a question.",
+            )
+        sys.stderr.write(f"{question} [y/n] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def confirm(self, question: str) -> bool:
+        """Ask [y/n] on the terminal."""
+        return self.ask(question)
+
+    def choose(self, choice: Choice) -> None:
+        """Show the offers and submit on the best one that fits, if somebody agrees."""
+        self.write(offers_text(choice.plan).rstrip() + "\n")
+        if not self.ask(f"Submit {choice.title}?"):
+            choice.run.withdraw("its submission was declined")
+            self.tell("Nothing was submitted.")
+            return
+        with self.progress() as tell:
+            choice.run.bind(choice.submit((), tell))
+
+    def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+        """Say in a line that the run goes on; terminal IPython shows its value as well."""
+        name = run.name
+        self.tell(f"{name} was submitted. See it: {self.program} attach {name}")
+
+    def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+        """Write the run's output and states as they come, until it has ended."""
+        for frame in earlier:
+            self.output(frame.stream, frame.payload)
+        told = _Told()
+        watcher = self._session().watcher()
+        offset = earlier[-1].next_offset if earlier else None
+        watcher.follow(run.view, told, offset=offset)
+        try:
+            with self.progress() as tell:
+                self._tell_all(told, tell)
+        except KeyboardInterrupt:
+            raise detached(self.program, run.name) from None
+        finally:
+            told.close()
+            watcher.forget(told)
+
+    def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
+        """Clear the terminal and draw, again after each change."""
+        while True:
+            text = draw().text.rstrip("\n") + "\n"
+            self.write(f"\x1b[H\x1b[2J{text}" if sys.stdout.isatty() else text)
+            if not changed():
+                return
+
+    def assign(self, variable: str, value: object) -> None:
+        """Put *value* into a variable of terminal IPython."""
+        if self._namespace is None:
+            raise Refused("-o puts the run into a variable of a notebook; there is none here.")
+        self._namespace[variable] = value
+
+    def tell(self, sentence: str) -> None:
+        """Write a sentence about what is shown."""
+        sys.stderr.write(sentence + "\n")
+        sys.stderr.flush()
+
+    def _tell_all(self, told: _Told, tell: Tell) -> None:
+        state = ""
+        while (news := told.news.get()) is not None:
+            match news:
+                case RunView():
+                    if (now := state_of(news)) != state:
+                        state = now
+                        tell("", None)
+                        self.tell(now)
+                case Frame():
+                    tell("", None)
+                    self.output(news.stream, news.payload)
+                case Progress():
+                    tell(f"{news.step} {news.text}".strip(), news.fraction)
+
+
+def detached(program: str, name: str) -> Detached:
+    """Return what an interrupt becomes while a run is waited for."""
+    return Detached(
+        f"Detached: {name} goes on. See it again: {program} attach {name}; "
+        f"stop it: {program} stop {name}"
+    )
+
+
+def state_of(view: RunView) -> str:
+    """Return the run's state as a line: its status, place and ports, or its reason."""
+    if view.finished:
+        return explain(view)
+    words = [f"{view.name}: {status_word(view)}", sentence_of(view), *facts_of(view)]
+    return " · ".join(word for word in words if word)
+
+
+class _Told:
+    """A follower that hands everything to the thread that waits."""
+
+    def __init__(self) -> None:
+        self.news: queue.Queue[RunView | Frame | Progress | None] = queue.Queue(maxsize=10_000)
+        self._closed = False
+
+    def close(self) -> None:
+        """Take nothing more, and let go whoever waits to hand something over."""
+        self._closed = True
+
+    def update(self, view: RunView) -> None:
+        self._put(view)
+
+    def log(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._put(frame)
+
+    def progress(self, progress: Progress) -> None:
+        self._put(progress)
+
+    def usage(self, usage: Usage) -> None:
+        """It has no place in lines of text."""
+
+    def ended(self) -> None:
+        self._put(None)
+
+    def _put(self, news: RunView | Frame | Progress | None) -> None:
+        # A terminal slower than the run holds the stream back, rather than filling memory.
+        while not self._closed:
+            try:
+                self.news.put(news, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+
+@dataclass
+class _Line:
+    """One line on standard error that is drawn again and again."""
+
+    begun: float = 0.0
+    drawn: int = 0
+
+    def __post_init__(self) -> None:
+        self.begun = monotonic()
+        self._lock = threading.Lock()
+
+    def tell(self, text: str, fraction: float | None) -> None:
+        """Draw *text* and a bar, once it has taken long enough; empty text takes the line away."""
+        if not text:
+            self.clear()
+            return
+        if not sys.stderr.isatty() or monotonic() - self.begun < PATIENCE:
+            return
+        bar = "" if fraction is None else f" {bar_text(fraction)}"
+        with self._lock:
+            line = f"{text}{bar}"[:100]
+            sys.stderr.write(f"\r{line:<{self.drawn}}")
+            sys.stderr.flush()
+            self.drawn = len(line)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            if self.drawn:
+                sys.stderr.write("\r" + " " * self.drawn + "\r")
+                sys.stderr.flush()
+                self.drawn = 0
+
+
+def bar_text(fraction: float) -> str:
+    """Return a bar of text for *fraction*, 0–1."""
+    full = round(min(max(fraction, 0.0), 1.0) * _BAR)
+    return f"[{'#' * full}{'.' * (_BAR - full)}] {fraction:4.0%}"
