@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dstack_engine.errors import ContainerFailed, NotFound, PortTaken, PythonUnavailable
+from dstack_engine.errors import ContainerFailed, DiskFull, NotFound, PortTaken, PythonUnavailable
 from dstack_engine.home import Home
 from dstack_engine.hosts import descendants
 from dstack_engine.hosts.base import Limits
@@ -224,30 +224,67 @@ def test_memory_that_is_spread_over_processes_is_counted_together(ground: Ground
     assert seen.out_of_memory
 
 
-def test_a_full_disk_makes_the_job_wait_and_loses_nothing(ground: Ground, tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Callable[[Path], None]]:
+    """Mounts a disk of 8 MB on a folder."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a small disk of its own")
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_makes_the_job_wait_and_loses_nothing(
+    ground: Ground, small_disk: Callable[[Path], None]
+) -> None:
     small = ground.home.logs / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
-    try:
-        script = "while [ ! -e go ]; do sleep 0.05; done; seq 1 300000; echo > printed\n"
-        started(ground, script, name="small")
-        ballast = small / "ballast"
-        _fill_disk(ballast)
-        ground.host.execute("small", ["touch", "go"], lambda *_: None)
-        workflow = Path(folder(ground, "small").workflow)
-        time.sleep(1)
-        assert not (workflow / "printed").exists()
-        assert ground.output("small") == b"ready\n"
+    small_disk(small)
+    script = "while [ ! -e go ]; do sleep 0.05; done; seq 1 300000; echo > printed\n"
+    started(ground, script, name="small")
+    _fill_disk(small / "ballast")
+    ground.host.execute("small", ["touch", "go"], lambda *_: None)
+    time.sleep(1)
+    assert not Path(folder(ground, "small").workflow, "printed").exists()
+    assert ground.output("small") == b"ready\n"
 
-        ballast.unlink()
+    (small / "ballast").unlink()
 
-        lines = ground.wait("small").stdout
-        assert lines == b"ready\n" + b"".join(b"%d\n" % n for n in range(1, 300_001))
-    finally:
-        ground.host.remove("small")
-        subprocess.run(["umount", small], check=True)
+    lines = ground.wait("small").stdout
+    assert lines == b"ready\n" + b"".join(b"%d\n" % n for n in range(1, 300_001))
+
+
+def test_a_job_that_finds_the_disk_full_says_so_and_can_start_later(
+    ground: Ground, small_disk: Callable[[Path], None]
+) -> None:
+    small_disk(ground.home.jobs)
+    spec = ground.spec("echo ran\n")
+    _fill_disk(ground.home.jobs / ".ballast")
+    with pytest.raises(DiskFull):
+        ground.start_spec(spec)
+
+    (ground.home.jobs / ".ballast").unlink()
+
+    ground.start_spec(spec)
+    assert ground.wait(spec.name).stdout == b"ran\n"
+
+
+def test_the_end_of_a_job_is_known_though_the_disk_is_full(
+    ground: Ground, small_disk: Callable[[Path], None]
+) -> None:
+    small_disk(ground.home.jobs)
+    name = ground.start("touch hold; echo held; while [ -e hold ]; do sleep 0.05; done; exit 5\n")
+    ground.wait_for_output(name, b"held\n")
+    _fill_disk(ground.home.jobs / ".ballast")
+    Path(folder(ground, name).workflow, "hold").unlink()
+
+    assert ground.wait(name).exit_code == 5
 
 
 def _fill_disk(path: Path) -> None:

@@ -245,7 +245,7 @@ class ProcessHost:
         cwd: Path,
         log: Path,
     ) -> dict[str, object]:
-        limits = spec.limits
+        limits, duration = spec.limits, spec.max_duration
         shell = shutil.which("bash", path=environment["PATH"]) or "/bin/sh"
         return {
             "argv": [shell, folder.script],
@@ -258,7 +258,7 @@ class ProcessHost:
             "cpus": _share_of_cpus(limits.cpus, spec.name),
             "memory_bytes": int((limits.memory_gb or 0) * (1 << 30)),
             "gpus": list(limits.gpus),
-            "max_seconds": spec.max_duration and spec.max_duration.total_seconds(),
+            "max_seconds": None if duration is None else duration.total_seconds(),
         }
 
     def _launch(self, folder: JobFolder) -> str:

@@ -50,7 +50,8 @@ def main(path: str) -> None:
     try:
         supervise(JobFolder(path))
         code = 0
-    except BaseException:
+    except BaseException as error:
+        _reply(f"failed {error}")  # goes nowhere once the job runs
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
@@ -153,7 +154,7 @@ class Supervision:
         self._kernel_oom_kills = _kernel_oom_kills()
         try:
             self._spawn()
-        except spawning.SpawnFailed as error:
+        except (spawning.SpawnFailed, OSError) as error:
             self._folder.discard("state")
             return _reply(f"failed {error}")
         _reply("started")
