@@ -7,6 +7,7 @@ another port; what cannot be answered raises a `DstackError` of the kind that th
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from dstack_engine.errors import (
     EngineError,
     EngineUnauthorized,
     EngineVersionMismatch,
+    NotFound,
     Problem,
     error_from_wire,
 )
@@ -47,6 +49,9 @@ from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import decode, frame_from_json
 
 T = TypeVar("T")
+
+#: What may stand in a path; the engine knows which names there are.
+NAME_LIKE = re.compile(r"[\w-]{1,64}")
 
 #: Seconds to wait for an answer; an engine that is busy with 50 runs answers in well under one.
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -353,10 +358,9 @@ def _dump(configuration: Runnable) -> Any:
 
 
 def _run_path(name: str, verb: str | None = None) -> str:
-    safe = httpx.URL("http://x", path=f"/{name}").raw_path.decode().replace("?", "%3F").lstrip("/")
-    if not safe or "/" in safe:
-        raise error_from_wire("not-found", f"{name!r} is not a run's name.", None)
-    return f"/v1/runs/{safe}" + (f"/{verb}" if verb else "")
+    if not name or not NAME_LIKE.fullmatch(name):
+        raise NotFound(f"{name!r} is not a run's name.")
+    return f"/v1/runs/{name}" + (f"/{verb}" if verb else "")
 
 
 def _lines(answer: httpx.Response) -> Iterator[str]:
