@@ -136,6 +136,7 @@ class OffersView(anywidget.AnyWidget):
             return
         self._handle.update(self.frozen_bundle(), raw=True)  # type: ignore[no-untyped-call]
         self.close()
+        vars(self).pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
 
     def frozen_html(self) -> str:
         """Return the table as HTML that stands alone."""
@@ -157,6 +158,8 @@ class OffersView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, object]]:
         """Return the live table with its static copy."""
+        if self.comm is None:
+            return dict(self.frozen_bundle()), {}
         live, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**live, **self.frozen_bundle()}, metadata
 

@@ -162,7 +162,7 @@ class RunCard(anywidget.AnyWidget):
         if state != {**self.run, "now": state["now"], "cost": state["cost"]}:
             self.run = state
         if message := self._output.message():
-            self._send(message)
+            self._send_output(message)
         if self._output.waits:
             self._pace.request(self._flush)
         elif self._freezing:
@@ -178,12 +178,13 @@ class RunCard(anywidget.AnyWidget):
             return  # shown by somebody else, and cannot be replaced: the live card stays
         handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
         self.close()
+        vars(self).pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
 
     def _beat(self) -> None:
         if not self._frozen:
             self.send({"type": "beat", "now": milliseconds(_now())})
 
-    def _send(self, message: Message) -> None:
+    def _send_output(self, message: Message) -> None:
         self.send(dict(message.content), buffers=[message.payload])
 
     def _seen(self) -> tuple[RunView, Progress | None, Usage | None]:
@@ -197,7 +198,7 @@ class RunCard(anywidget.AnyWidget):
             case "hello":
                 self._beat()
                 if self._output.sent:
-                    self._send(self._output.reset())
+                    self._send_output(self._output.reset())
             case "stop":
                 abort = content.get("abort") is True
                 threading.Thread(

@@ -274,7 +274,19 @@ export class LogScreen {
   }
 }
 
+const STEPS = new Map();
+
+/** @returns the style after `ESC [ parameters m`; the few that a job uses are remembered. */
 function styled(before, parameters) {
+  const key = `${before.key}|${parameters}`;
+  if (!STEPS.has(key)) {
+    if (STEPS.size > 1_000) STEPS.clear();
+    STEPS.set(key, stepped(before, parameters));
+  }
+  return STEPS.get(key);
+}
+
+function stepped(before, parameters) {
   const codes = parameters.slice(0, 256).split(/[;:]/).map((word) => (/^\d{1,5}$/.test(word) ? Number(word) : 0));
   let look = before;
   while (codes.length) {

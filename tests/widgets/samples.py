@@ -1,0 +1,119 @@
+"""Records to show, with everything that a test does not care for filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus, Reservation
+from dstack_engine.records.offers import (
+    Gpu,
+    HostKind,
+    MachineShape,
+    Offer,
+    OfferId,
+    Plan,
+    Refusal,
+    RefusalCount,
+)
+from dstack_engine.records.routes import Route
+from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
+from dstack_engine.spec.configurations import RunConfiguration
+from dstack_engine.spec.parsing import parse_configuration
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+H100 = Gpu("H100", 80)
+LOCAL = Offer(
+    OfferId("local/docker"),
+    "local",
+    "local",
+    "local",
+    HostKind.DOCKER,
+    MachineShape(4, 16, 200),
+    0.0,
+    remarks=("offers 200GB of disk",),
+)
+
+
+def an_offer(number: int, *, price: float = 1.0, gpus: int = 1, spot: bool = False) -> Offer:
+    """An offer of a cloud's catalog."""
+    shape = MachineShape(8 * gpus, 64 * gpus, None, (H100,) * gpus)
+    region = f"eu-west-{number}"
+    kind = f"p5.{gpus}xlarge"
+    identity = OfferId(f"aws/{region}/{kind}")
+    return Offer(identity, "aws", region, kind, HostKind.DOCKER, shape, price, spot)
+
+
+def a_plan(*offers: Offer, refused: int = 1) -> Plan:
+    """A plan with these offers, and some refused."""
+    reason = "asks 24GB of GPU memory; this computer has no GPU"
+    return Plan(
+        offers,
+        tuple(Refusal(LOCAL, (reason,)) for _ in range(min(refused, 50))),
+        len(offers),
+        refused,
+        (RefusalCount(reason, refused),) if refused else (),
+    )
+
+
+def a_run(
+    status: RunStatus = RunStatus.RUNNING, job: Job | None = None, *, price: float = 3.6
+) -> RunView:
+    """A run of one job, a minute old."""
+    configuration = parse_configuration("type: task\ncommands: [ls]\n")
+    assert isinstance(configuration, RunConfiguration)
+    at = NOON + timedelta(minutes=1)
+    run = Run(RunId("r1"), "wet-fox-1", configuration, status, at, NOON)
+    if run.finished:
+        run = replace(run, finished_at=at)
+    return RunView(run, (job or a_job(_JOB_STATUS[status], price=price),))
+
+
+_JOB_STATUS = {
+    RunStatus.PENDING: JobStatus.FAILED,
+    RunStatus.SUBMITTED: JobStatus.SUBMITTED,
+    RunStatus.PROVISIONING: JobStatus.PULLING,
+    RunStatus.RUNNING: JobStatus.RUNNING,
+    RunStatus.TERMINATING: JobStatus.TERMINATING,
+    RunStatus.TERMINATED: JobStatus.TERMINATED,
+    RunStatus.FAILED: JobStatus.FAILED,
+    RunStatus.DONE: JobStatus.DONE,
+}
+_REASONS = {
+    JobStatus.FAILED: JobReason.CONTAINER_EXITED_WITH_ERROR,
+    JobStatus.TERMINATED: JobReason.TERMINATED_BY_USER,
+    JobStatus.TERMINATING: JobReason.TERMINATED_BY_USER,
+    JobStatus.DONE: JobReason.DONE_BY_RUNNER,
+}
+
+
+def a_job(status: JobStatus = JobStatus.RUNNING, *, price: float = 3.6) -> Job:
+    """The first attempt of a run's only job."""
+    job = Job(JobId("wet-fox-1-0-0/1"), "r1", "wet-fox-1", 0, 0, 1, status, NOON, NOON)
+    if status is JobStatus.SUBMITTED:
+        return replace(job, waiting="waits for 4 CPUs: dry-cat-2 holds them")
+    job = replace(job, offer=an_offer(1, price=price), placed_at=NOON + timedelta(seconds=1))
+    if status in (JobStatus.PROVISIONING, JobStatus.PULLING):
+        return replace(job, since=NOON + timedelta(seconds=2))
+    job = replace(
+        job,
+        started_at=NOON + timedelta(seconds=30),
+        routes=(Route(8000, 80),),
+        reason=_REASONS.get(status),
+        reservation=Reservation(4, 16, cpu_limit=4, memory_limit_gb=16),
+    )
+    if status is JobStatus.FAILED:
+        job = replace(job, detail="exit code 3", exit_code=3)
+    return replace(job, finished_at=NOON + timedelta(minutes=1)) if job.finished else job
+
+
+def frames_of(*pieces: bytes | tuple[Stream, bytes]) -> Sequence[Frame]:
+    """Frames with these payloads, one after the other."""
+    frames, offset = [], 0
+    for piece in pieces:
+        stream, payload = piece if isinstance(piece, tuple) else (Stream.STDOUT, piece)
+        frames.append(Frame(offset, offset + len(payload), stream, NOON, payload))
+        offset += len(payload)
+    return frames
