@@ -122,7 +122,7 @@ class Run:
         self._known()
         waiting = Waiting()
         watcher = self._session.watcher()
-        watcher.follow(self.view, waiting)
+        watcher.follow(self.view, waiting, output=False)
         try:
             if not waiting.over.wait(timeout):
                 raise TimeoutError(f"{self.name} has not ended within {timeout} s")

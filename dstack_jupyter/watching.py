@@ -60,9 +60,12 @@ class _Followed:
     run: Run
     jobs: dict[str, Job]
     followers: list[Follower] = field(default_factory=list)
+    #: Whether any of them wants to hear what the run prints.
+    output: bool = False
 
     @property
     def view(self) -> RunView:
+        """Return the run with its jobs, as last heard of."""
         return RunView(self.run, tuple(self.jobs.values()))
 
 
@@ -74,30 +77,47 @@ class Watcher:
         self._connect = connect
         self._lock = threading.RLock()
         self._runs: dict[str, _Followed] = {}
+        self._others: list[Watcher] = []
         self._cursor = Cursor()
         self._known = False  # whether the cursor names a place in the stream
         self._generation = 0
         self._closed = threading.Event()
 
-    def follow(self, view: RunView, follower: Follower, *, offset: int | None = None) -> None:
+    def follow(
+        self, view: RunView, follower: Follower, *, offset: int | None = None, output: bool = True
+    ) -> None:
         """Tell *follower* of everything that happens to the run of *view* from now on.
 
-        Output is told from its beginning, or from *offset* in the log of the run's newest job. An
-        ended run ends at once.
+        Output is told from its beginning, from *offset* in the log of the run's newest job, or,
+        without *output*, not at all. An ended run ends at once.
         """
         follower.update(view)
         with self._lock:
             followed = self._runs.get(view.run.id)
-            if followed is not None:
+            if followed is not None and not output:
                 followed.followers.append(follower)
                 return
-            followed = _Followed(view.run, {job.id: job for job in view.jobs}, [follower])
-            self._runs[view.run.id] = followed
-            for job in view.jobs:
-                self._cursor.offsets.pop(job.id, None)
-            if offset is not None and view.job is not None:
-                self._cursor.offsets[view.job.id] = offset
+            if followed is not None and followed.output:
+                # A second reader of the same output stands at another place in it.
+                other = Watcher(self._connect)
+                self._others.append(other)
+                other.follow(view, follower, offset=offset)
+                return
+            if followed is None:
+                followed = _Followed(view.run, {job.id: job for job in view.jobs})
+                self._runs[view.run.id] = followed
+            followed.followers.append(follower)
+            if output:
+                self._read_output(followed, offset)
             self._subscribe()
+
+    def _read_output(self, followed: _Followed, offset: int | None) -> None:
+        followed.output = True
+        for job in followed.jobs:
+            self._cursor.offsets.pop(job, None)
+        newest = followed.view.job
+        if offset is not None and newest is not None:
+            self._cursor.offsets[newest.id] = offset
 
     def forget(self, follower: Follower) -> None:
         """Tell *follower* nothing more."""
@@ -105,6 +125,9 @@ class Watcher:
             for followed in self._runs.values():
                 if follower in followed.followers:
                     followed.followers.remove(follower)
+            others = list(self._others)
+        for other in others:
+            other.forget(follower)
 
     def close(self) -> None:
         """End the thread; followers hear nothing more."""
@@ -112,6 +135,9 @@ class Watcher:
             self._closed.set()
             self._generation += 1
             self._runs.clear()
+            others, self._others = self._others, []
+        for other in others:
+            other.close()
 
     # --- the thread --------------------------------------------------------------------------
 
@@ -141,7 +167,7 @@ class Watcher:
     def _stream(self) -> Iterable[Update]:
         client = self._connect()
         with self._lock:
-            names = [followed.run.name for followed in self._runs.values()]
+            names = [followed.run.name for followed in self._runs.values() if followed.output]
             of_ours = {job for followed in self._runs.values() for job in followed.jobs}
             for job in self._cursor.offsets.keys() - of_ours:
                 del self._cursor.offsets[job]
@@ -221,7 +247,7 @@ class Watcher:
 
     def _end(self, followed: _Followed) -> None:
         del self._runs[followed.run.id]
-        job = followed.view.job
+        job = followed.view.job if followed.output else None
         try:
             # The run's last event may come before its last output.
             offset = self._cursor.offsets.get(job.id, 0) if job else 0

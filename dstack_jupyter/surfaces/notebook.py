@@ -7,6 +7,7 @@ place. Nothing here is printed from another thread: views change in place, by th
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -27,6 +28,8 @@ from dstack_jupyter.surfaces.terminal import PATIENCE, TerminalSurface, detached
 from dstack_jupyter.widgets.offers import OffersView
 from dstack_jupyter.widgets.run import RunCard
 
+#: How long a cell that waited lets its card become static, in seconds.
+FREEZING = 3.0
 #: Between two drawings of a progress bar, in seconds.
 _REDRAW = 0.1
 
@@ -97,13 +100,13 @@ class NotebookSurface:
             table.tell(_told(text, fraction))
 
         def submit(offers: Sequence[OfferId]) -> None:
-            choice.run.bind(
-                choice.submit(offers, lambda text, share: table.tell(_told(text, share)))
-            )
+            choice.run.bind(choice.submit(offers, tell))
             card = self._card(choice.run.last_view)
+            # Static in between: a front end hides the output of a widget that closes, and would
+            # hide the card with it if the card had come straight into the table's place.
+            table.freeze()
             handle.update(card)  # type: ignore[no-untyped-call]
             card.attach(handle)
-            table.close()
             self._session().watcher().follow(choice.run.last_view, card)
 
         def cancel() -> None:
@@ -115,15 +118,19 @@ class NotebookSurface:
 
     def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
         """Show the run's card; it lives on by itself."""
+        self._show_card(run, earlier)
+
+    def _show_card(self, run: Run, earlier: Sequence[Frame]) -> RunCard:
         run.mark_shown()
         card = self._card(run.last_view)
         card.display()
         card.log(earlier)
         if run.last_view.finished and earlier:
             card.freeze()
-            return
+            return card
         offset = earlier[-1].next_offset if earlier else None
         self._session().watcher().follow(run.last_view, card, offset=offset)
+        return card
 
     def _card(self, view: RunView) -> RunCard:
         card = RunCard(view)
@@ -136,10 +143,11 @@ class NotebookSurface:
         """Show the run's card and return when it has ended."""
         waiting = Waiting()
         watcher = self._session().watcher()
-        self.present(run, earlier=earlier)
-        watcher.follow(run.last_view, waiting)
+        card = self._show_card(run, earlier)
+        watcher.follow(run.last_view, waiting, output=False)
         try:
             waiting.over.wait()
+            _let_freeze(card)
         except KeyboardInterrupt:
             raise detached(self.program, run.name) from None
         finally:
@@ -187,6 +195,14 @@ class _Bar:
 
 def _told(text: str, fraction: float | None) -> str:
     return text if fraction is None else f"{text} ({fraction:.0%})"
+
+
+def _let_freeze(card: RunCard) -> None:
+    # The card freezes in a thread; a notebook that ends with this cell must not miss it.
+    tick = threading.Event()
+    until = monotonic() + FREEZING
+    while not (card.is_frozen and card.comm is None) and monotonic() < until:
+        tick.wait(0.01)
 
 
 def _show_in_place(view: object) -> DisplayHandle:
