@@ -21,18 +21,19 @@ def remove_folder(path: Path) -> None:
 
 
 def _delete_tree(path: Path) -> None:
-    """Delete a folder whatever modes its files have."""
+    """Delete a folder, those below it made accessible first where that is needed."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        _open_up(path)
+        shutil.rmtree(path, ignore_errors=True)
 
-    def open_up(_function: object, failed: str, _error: object) -> None:
+
+def _open_up(path: Path) -> None:
+    """Make every folder at and below *path* readable and writable for its user."""
+    pending = [str(path)]
+    while pending:
+        folder = pending.pop()
         with suppress(OSError):
-            os.chmod(os.path.dirname(failed), 0o700)  # noqa: PTH101, PTH120
-            os.chmod(failed, 0o700)  # noqa: PTH101
-            if os.path.isdir(failed) and not os.path.islink(failed):  # noqa: PTH112, PTH114
-                shutil.rmtree(failed, ignore_errors=True)
-            else:
-                os.unlink(failed)  # noqa: PTH108
-
-    for _ in range(3):
-        if not path.exists():
-            return
-        shutil.rmtree(path, onerror=open_up)
+            os.chmod(folder, 0o700)  # noqa: PTH101 - may hold names that are not UTF-8
+            with os.scandir(folder) as entries:
+                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
