@@ -9,11 +9,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 
 from dstack_engine.errors import EngineDown
 from dstack_engine.home import Home
+
+
+#: How often, and how many seconds apart, an engine that starts tries to get the lock.
+LOCK_ATTEMPTS = 25
+LOCK_PAUSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,25 @@ def take_lock(home: Home) -> FileIO | None:
     """Take the engine's lock for this process; None when another engine lives."""
     file = open(home.engine_lock, "a+b", buffering=0)  # noqa: SIM115, PTH123  # held for life
     os.chmod(home.engine_lock, 0o600)  # noqa: PTH101
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock_alone(file):
         file.close()
         return None
     file.truncate(0)
     file.write(str(os.getpid()).encode())
     return file
+
+
+def _lock_alone(file: FileIO) -> bool:
+    """Tell whether the lock was had; somebody who only looks holds it for an instant."""
+    pause = threading.Event()
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pause.wait(LOCK_PAUSE)
+        else:
+            return True
+    return False
 
 
 def publish(home: Home, address: EngineAddress) -> None:

@@ -127,9 +127,11 @@ class Housekeeping:
         return removed
 
     def _reap_logs(self, keep: timedelta) -> int:
+        # As with containers: the folders first, then whose they are.
+        folders = list(self._world.home.logs.iterdir())
         jobs = self._jobs()
         freed = 0
-        for folder in self._world.home.logs.iterdir():
+        for folder in folders:
             job = jobs.get(folder.name)
             if job is None or (keep == timedelta(0) and self._is_over(job, keep)):
                 freed += _size_of(folder)

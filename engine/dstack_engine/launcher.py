@@ -101,7 +101,9 @@ def _await_engine(
         if address is not None and address.pid == process.pid:
             _reap_later(process)
             return
-        if process.poll() is not None:
+        if process.poll() == 0 and address is not None:
+            return  # another engine was first; ours has seen its lock
+        if process.poll():
             raise _start_failed(home, f"it ended with exit code {process.returncode}")
         if not told and on_wait is not None and monotonic() - begun > PATIENCE:
             on_wait("Starting the engine …")

@@ -110,7 +110,9 @@ class Store:
         """
         path.touch(mode=0o600, exist_ok=True)
         self._engine = sa.create_engine(
-            f"sqlite:///{path}", connect_args={"timeout": 30, "check_same_thread": False}
+            f"sqlite:///{path}",
+            connect_args={"timeout": 30, "check_same_thread": False},
+            hide_parameters=True,  # records hold secrets, and errors are logged
         )
         sa.event.listen(self._engine, "connect", _configure_connection)
         sa.event.listen(self._engine, "begin", _begin_immediate)
