@@ -37,6 +37,7 @@ def run_command(
             env=dict(environment),
             cwd=cwd,
             start_new_session=True,
+            umask=0o022,  # the engine's own is stricter
         )
     except (OSError, ValueError) as error:
         raise NotFound(f"{command[0] if command else 'nothing'} cannot be run: {error}") from error
