@@ -7,6 +7,7 @@ interpreter can import it.
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import threading
@@ -28,7 +29,7 @@ class PortInUse(Exception):
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Return a socket that listens on *port*. Raises `PortInUse`."""
+    """Return a socket that listens on *port*. Raises `PortInUse`, `OSError` for a forbidden one."""
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -36,6 +37,8 @@ def listen(address: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         raise PortInUse(port) from error
     listener.setblocking(False)
     return listener
@@ -43,7 +46,10 @@ def listen(address: str, port: int) -> socket.socket:
 
 def check_free(port: int) -> None:
     """Raise `PortInUse` when somebody listens on *port* of the loopback already."""
-    listen("127.0.0.1", port).close()
+    try:
+        listen("127.0.0.1", port).close()
+    except PermissionError:
+        return  # below 1024 and not root: the job will say so itself
 
 
 class Forwards:
