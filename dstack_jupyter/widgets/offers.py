@@ -122,8 +122,9 @@ class OffersView(anywidget.AnyWidget):
     def display(self) -> DisplayHandle:
         """Show the table as a cell's output; a card may replace it by the handle."""
         handle = DisplayHandle()  # type: ignore[no-untyped-call]  # IPython does not type it
+        self.attach(handle)
         handle.display(self)  # type: ignore[no-untyped-call]
-        return self.attach(handle)
+        return handle
 
     def attach(self, handle: DisplayHandle) -> DisplayHandle:
         """Take an output that shows, or is about to show, this table."""
@@ -136,7 +137,7 @@ class OffersView(anywidget.AnyWidget):
             return
         self._handle.update(self.frozen_bundle(), raw=True)  # type: ignore[no-untyped-call]
         self.close()
-        vars(self).pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
+        self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
 
     def frozen_html(self) -> str:
         """Return the table as HTML that stands alone."""

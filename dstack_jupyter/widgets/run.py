@@ -56,6 +56,7 @@ class RunCard(anywidget.AnyWidget):
         self._handle: DisplayHandle | None = None
         self._freezing = False
         self._frozen = False
+        self._gone = threading.Event()
         super().__init__(key=uuid.uuid4().hex, run=run_state(view, _now()))
         self.on_msg(self._heard)
         if not view.finished:
@@ -102,8 +103,9 @@ class RunCard(anywidget.AnyWidget):
     def display(self) -> DisplayHandle:
         """Show the card as a cell's output; the handle's `display_id` names that output."""
         handle = DisplayHandle()  # type: ignore[no-untyped-call]  # IPython does not type it
+        self.attach(handle)  # first, so that a run which ends meanwhile is shown static
         handle.display(self)  # type: ignore[no-untyped-call]
-        return self.attach(handle)
+        return handle
 
     def attach(self, handle: DisplayHandle) -> DisplayHandle:
         """Take an output that shows, or is about to show, this card: `freeze` will replace it."""
@@ -123,6 +125,10 @@ class RunCard(anywidget.AnyWidget):
     def is_frozen(self) -> bool:
         """Whether the card has become static."""
         return self._frozen
+
+    def wait_until_frozen(self, timeout: float | None = None) -> bool:
+        """Wait until the card is static; return whether it is, after *timeout* seconds at most."""
+        return self._gone.wait(timeout)
 
     def frozen_html(self, last: int = LAST_LINES) -> str:
         """Return the card as HTML that stands alone, with the *last* lines of output in colour."""
@@ -174,11 +180,12 @@ class RunCard(anywidget.AnyWidget):
         with self._lock:
             self._frozen = True
             handle = self._handle
-        if handle is None:
-            return  # shown by somebody else, and cannot be replaced: the live card stays
-        handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
-        self.close()
-        vars(self).pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
+        # Without a handle somebody else shows it, and it cannot be replaced: the live card stays.
+        if handle is not None:
+            handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
+            self.close()
+            self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away; the copy stays
+        self._gone.set()
 
     def _beat(self) -> None:
         if not self._frozen:
