@@ -48,6 +48,7 @@ LOG_SIZE = 5 << 20
 
 def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint, clock: Clock = utc_now) -> int:
     """Be the home's engine until stopped; return the exit status (0 also if one lives already)."""
+    os.umask(0o077)  # the database's, the log's and every other file is the user's alone
     home.make()
     lock = take_lock(home)
     if lock is None:
@@ -102,7 +103,10 @@ def _serve(world: World) -> None:
 def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> World:
     """Open the store and the hands of *home*."""
     settings = load_settings(home)
-    docker = DockerHost(settings.local.docker_host, log_cap=settings.log_limit_bytes)
+    live = Live()
+    docker = DockerHost(
+        settings.local.docker_host, log_cap=settings.log_limit_bytes, on_output=live.ring
+    )
     process = ProcessHost(home, log_cap=settings.log_limit_bytes)
     hosts: dict[HostKind, Host] = {HostKind.PROCESS: process}
     if settings.local.docker:
@@ -115,7 +119,7 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         home=home,
         settings=settings,
         store=Store(home.database),
-        live=Live(),
+        live=live,
         blobs=BlobStore(home, FileLimits(settings.max_files, settings.files_limit_bytes)),
         hosts=hosts,
         backends=Registry([local]),

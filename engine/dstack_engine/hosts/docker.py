@@ -9,12 +9,11 @@ A job's files lie in ``/workflow`` of the container. Called by the job loop from
 
 from __future__ import annotations
 
-import logging
 import math
 import posixpath
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -35,15 +34,8 @@ from dstack_engine.hosts.docker_errors import (
     translated,
     unreachable,
 )
+from dstack_engine.hosts.docker_following import LogFollower
 from dstack_engine.hosts.docker_images import has_image, pull
-from dstack_engine.hosts.docker_logs import (
-    TAIL,
-    EndNotFound,
-    LogCopier,
-    Stored,
-    copy_log,
-    sole_writer,
-)
 from dstack_engine.hosts.docker_sightings import (
     EngineLife,
     may_be_interrupted,
@@ -52,14 +44,12 @@ from dstack_engine.hosts.docker_sightings import (
     was_interrupted,
 )
 from dstack_engine.hosts.docker_usage import CpuMeter, memory_gb, requested_gpus
-from dstack_engine.hosts.docker_wire import DEFAULT_URL, LogStream
+from dstack_engine.hosts.docker_wire import DEFAULT_URL
 from dstack_engine.hosts.gpus import gpu_usage
-from dstack_engine.hosts.logs import DEFAULT_CAP, LogWriter
+from dstack_engine.hosts.logs import DEFAULT_CAP
 from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
-
-logger = logging.getLogger(__name__)
 
 #: Seconds in which an engine that lives answers a ping.
 PING_TIMEOUT = 1.0
@@ -79,15 +69,22 @@ _SHELL = "command -v bash >/dev/null && exec bash; exec sh"
 class DockerHost:
     """Runs jobs as containers of the Docker Engine at *base_url*; see `hosts.base.Host`.
 
-    *log_cap* bounds each job's log in bytes. Safe to use from many threads. Making one asks the
-    engine nothing, so it may be away.
+    *log_cap* bounds each job's log in bytes; *on_output* is called when something was added to one.
+    Safe to use from many threads. Making one asks the engine nothing, so it may be away.
     """
 
     kind = HostKind.DOCKER
 
-    def __init__(self, base_url: str | None = None, *, log_cap: int = DEFAULT_CAP) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        log_cap: int = DEFAULT_CAP,
+        on_output: Callable[[], None] = lambda: None,
+    ) -> None:
         self.base_url = base_url or DEFAULT_URL
         self._log_cap = log_cap
+        self._on_output = on_output
         self._lock = threading.Lock()
         #: Threads that start the same container wait for each other.
         self._starting = tuple(threading.Lock() for _ in range(POOL_SIZE))
@@ -185,51 +182,10 @@ class DockerHost:
         mid-stream it raises `HostUnreachable`; called again, it goes on where it was. Called by
         two at once, the second waits for the first.
         """
-        state = self.look(name).container
-        if state in (Container.ABSENT, Container.CREATED):
+        if self.look(name).container in (Container.ABSENT, Container.CREATED):
             return
-        with sole_writer(log):
-            # The stream also ends when the engine lets go of it, so what is true is asked again.
-            # Once the container has ended, one more reading makes sure of its last words.
-            while state is Container.UP:
-                self._copy_log(name, log, follow=True)
-                state = self.look(name).container
-            self._copy_log(name, log, follow=False)
-
-    def _copy_log(self, name: str, log: Path, *, follow: bool) -> None:
-        """Copy what comes after the stored beginning; look for its end in ever more of the log."""
-        stored = Stored.of(log)
-        attempts: list[tuple[Stored, int | None]] = [(stored, None)]
-        if stored.count:
-            attempts = [(stored, TAIL), (stored, None), (stored.given_up(), None)]
-        for start, tail in attempts:
-            try:
-                self._copy_from(name, log, start, follow=follow, tail=tail)
-            except EndNotFound:
-                logger.debug("%s: its log's end is not within %s entries", name, tail or "all")
-            else:
-                return
-
-    def _copy_from(
-        self, name: str, log: Path, stored: Stored, *, follow: bool, tail: int | None
-    ) -> None:
-        since = stored.since_ns
-        with self._calling(f"read the output of {name}"):
-            try:
-                source = LogStream(self.base_url, name, since_ns=since, follow=follow, tail=tail)
-            except DockerNotFound:
-                return  # Removed meanwhile; `look` will say so.
-        with closing(source), closing(LogWriter(log, self._log_cap)) as writer:
-            copy_log(self._reader(source, name), LogCopier(writer, stored, within=tail))
-
-    def _reader(self, source: LogStream, name: str) -> Callable[[int], bytes]:
-        """Return *source*'s reading with its errors translated, and not those of our disk."""
-
-        def read(size: int) -> bytes:
-            with self._calling(f"read the output of {name}"):
-                return source.read(size)
-
-        return read
+        follower = LogFollower(self.base_url, name, log, self._log_cap, self._on_output)
+        follower.follow(lambda: self.look(name).container is Container.UP)
 
     def look(self, name: str) -> Sighting:
         """Return what there is of the container now."""

@@ -42,6 +42,8 @@ _FRAME_BYTES = 32 << 10
 _HEADER = 8
 _STAMP = 30
 _SECOND = 19
+#: The stream in which the engine tells its own errors; such an entry has no time.
+_ENGINE_ERROR = 3
 _NEWLINE = 0x0A
 
 #: What a reader sees where the engine dropped output before it could be read.
@@ -50,6 +52,13 @@ LOST = b"\n[... some output was not kept: the Docker Engine's own log was full .
 
 class EndNotFound(Exception):
     """The engine's answer does not hold the place at which the stored log ends."""
+
+
+class StreamBroken(Exception):
+    """The engine has given up reading its log in mid-stream; its words are the argument.
+
+    Version 20 does so when it reads an entry that it is just writing. What came before is stored.
+    """
 
 
 @dataclass(frozen=True)
@@ -115,11 +124,13 @@ class LogCopier:
         self._seconds: dict[bytes, int] = {}
         self._unended = dict(stored.unended)
         self._lost = stored.lost
+        self._error: str | None = None
 
     def feed(self, block: bytes) -> None:
         """Store the entries of *block*; a piece of an entry waits for the next block.
 
-        Raises `DiskFull`; what was stored until then is found again when the log is resumed.
+        Raises `DiskFull`, and `StreamBroken` at an error of the engine; what was stored until then
+        is found again when the log is resumed.
         """
         entries = self._rest + block if self._rest else block
         start = self._skip(entries) if self._to_find else 0
@@ -134,6 +145,8 @@ class LogCopier:
         except OSError as error:
             folder = self._writer.folder
             raise DiskFull(f"cannot keep the job's log in {folder}: {error}") from error
+        if self._error is not None:
+            raise StreamBroken(self._error)
 
     def finish(self) -> None:
         """Be told that nothing more comes."""
@@ -145,7 +158,7 @@ class LogCopier:
         place, total = 0, len(entries)
         while self._to_find and place + _HEADER <= total:
             end = _entry_end(entries, place)
-            if end > total:
+            if end > total or entries[place] == _ENGINE_ERROR:
                 break
             time_ns = self._time(entries[place + _HEADER : place + _HEADER + _STAMP])
             if time_ns > self._stored.newest_ns + OVERLAP_NS or self._seen == self._within:
@@ -168,6 +181,9 @@ class LogCopier:
             if end > total:
                 break
             stream, stamp = entries[place], entries[begin - _STAMP : begin]
+            if stream == _ENGINE_ERROR:
+                self._error = entries[place + _HEADER : end].decode(errors="replace").strip()
+                break
             apart = stream != run or stamp == last or held > _FRAME_BYTES
             if apart or not stamp.startswith(second):
                 if parts:
@@ -215,12 +231,18 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def copy_log(read: Callable[[int], bytes], copier: LogCopier) -> None:
-    """Copy until *read* returns nothing; when lines come fast, let some gather."""
+def copy_log(
+    read: Callable[[int], bytes], copier: LogCopier, on_output: Callable[[], None]
+) -> None:
+    """Copy until *read* returns nothing; when lines come fast, let some gather.
+
+    *on_output* is called after each piece.
+    """
     nobody = Event()
     last = 0.0
     while block := read(_READ_SIZE):
         copier.feed(block)
+        on_output()
         now = monotonic()
         if now - last < 4 * GATHER_SECONDS and len(block) < GATHER_BELOW:
             nobody.wait(GATHER_SECONDS)

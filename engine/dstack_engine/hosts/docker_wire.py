@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from docker.errors import APIError, NotFound
 
-from dstack_engine.errors import ContainerFailed
+from dstack_engine.errors import ContainerFailed, HostUnreachable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -36,7 +36,10 @@ class Connection(HTTPConnection):
     def __init__(self, url: str, *, timeout: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("unix", "tcp", "http"):
-            raise ValueError(f"{url}: a Docker Engine's address begins with unix:// or tcp://")
+            raise HostUnreachable(
+                f"{url} is no address of a Docker Engine that can be used here",
+                hint="It begins with unix:// or tcp://; another machine's is forwarded by ssh.",
+            )
         super().__init__(parts.hostname or "docker", parts.port or 2375, timeout=timeout)
         self._path = parts.path if parts.scheme == "unix" else None
 
