@@ -16,7 +16,6 @@ from io import FileIO
 from dstack_engine.errors import EngineDown
 from dstack_engine.home import Home
 
-
 #: How often, and how many seconds apart, an engine that starts tries to get the lock.
 LOCK_ATTEMPTS = 25
 LOCK_PAUSE = 0.02

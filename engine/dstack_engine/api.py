@@ -263,9 +263,9 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]
         if follow:
-            frames = feeds.follow_log(engine, name, job.id, start)
+            frames = feeds.follow_log(engine, name, job.container, start)
         else:
-            lines = feeds.read_log(engine, job.id, start)
+            lines = feeds.read_log(engine, job.container, start)
             frames = iterate_in_threadpool(lines)
         return StreamingResponse(frames, media_type="application/x-ndjson")
 
@@ -356,7 +356,7 @@ def _add_events(app: FastAPI, engine: Engine) -> None:
             cursor=start,
             logs=logs,
             read_events=lambda after, limit: store.events(after=after, limit=limit),
-            list_jobs=engine.job_ids,
+            list_logs=engine.log_names,
             read_log=engine.read_log,
         )
         return StreamingResponse(feeds.stream_events(engine, feed), media_type="text/event-stream")

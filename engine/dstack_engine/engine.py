@@ -209,13 +209,16 @@ class Engine:
             raise NotFound(f"Run {name!r} has not begun: there is nothing of it to see yet.")
         return job
 
-    def job_ids(self, name: str) -> list[str]:
-        """Return the ids of all jobs of the run of that name; empty where there is none."""
+    def log_names(self, name: str) -> list[str]:
+        """Return the names of the logs of all jobs of a run; empty where there is none.
+
+        A log is named as its container: a name that no later run of the same name has again.
+        """
         try:
             run = self.world.store.run(name).record
         except NotFound:
             return []
-        return [kept.record.id for kept in self.world.store.jobs(run_id=run.id)]
+        return [kept.record.container for kept in self.world.store.jobs(run_id=run.id)]
 
     def history(self, *, after: int, run: str | None, limit: int) -> list[Event]:
         """Return what happened later than event number *after*; to one run, or to all."""
@@ -224,12 +227,10 @@ class Engine:
 
     # --- into the container ------------------------------------------------------------------
 
-    def read_log(self, job_id: str, offset: int, max_bytes: int) -> list[Frame]:
-        """Return what the job printed at *offset*; an empty list at the end."""
-        kept = self.world.store.job(job_id)
-        if kept is None:
-            return []
-        return [_frame(found) for found in self.log(kept.record).read(offset, max_bytes)]
+    def read_log(self, log: str, offset: int, max_bytes: int) -> list[Frame]:
+        """Return what the job whose log has that name printed at *offset*; [] at the end."""
+        reader = LogReader(self.world.home.logs / log)
+        return [_frame(found) for found in reader.read(offset, max_bytes)]
 
     def log(self, job: Job) -> LogReader:
         """Return the reader of the job's output."""

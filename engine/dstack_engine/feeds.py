@@ -82,26 +82,26 @@ def _line(body: object) -> bytes:
     return json.dumps(body).encode() + b"\n"
 
 
-def read_log(engine: Engine, job: str, offset: int) -> Iterator[bytes]:
+def read_log(engine: Engine, log: str, offset: int) -> Iterator[bytes]:
     """Yield what lies in a job's log now, from *offset* on: a line for each frame."""
-    while frames := engine.read_log(job, offset, 1 << 20):
+    while frames := engine.read_log(log, offset, 1 << 20):
         yield b"".join(_line(frame_to_json(frame)) for frame in frames)
         offset = frames[-1].next_offset
 
 
-async def follow_log(engine: Engine, name: str, job: str, offset: int) -> AsyncIterator[bytes]:
+async def follow_log(engine: Engine, name: str, log: str, offset: int) -> AsyncIterator[bytes]:
     """Yield the output of one job, and of the attempts that follow it, until the run has ended."""
     woken, subscription = _listen(engine)
     try:
         while True:
             woken.clear()
             view = await run_in_threadpool(engine.run, name)
-            while frames := await run_in_threadpool(engine.read_log, job, offset, 1 << 20):
+            while frames := await run_in_threadpool(engine.read_log, log, offset, 1 << 20):
                 offset = frames[-1].next_offset
                 yield b"".join(_line(frame_to_json(frame)) for frame in frames)
             newest = view.job
-            if newest is not None and newest.id != job:
-                job, offset = newest.id, 0
+            if newest is not None and newest.container != log:
+                log, offset = newest.container, 0
             elif view.finished:
                 return
             else:

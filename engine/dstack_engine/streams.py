@@ -62,13 +62,13 @@ class Cursor:
 
 @dataclass
 class Feed:
-    """One client's stream; `read_events`, `list_jobs` and `read_log` are the store's and logs'."""
+    """One client's stream; `read_events`, `list_logs` and `read_log` are the store's and logs'."""
 
     cursor: Cursor
     #: Names of the runs whose output is wanted.
     logs: Sequence[str]
     read_events: Callable[[int, int], Sequence[Event]]
-    list_jobs: Callable[[str], Sequence[str]]
+    list_logs: Callable[[str], Sequence[str]]
     read_log: Callable[[str, int, int], Sequence[Frame]]
 
     def collect(self) -> Iterator[Update]:
@@ -78,15 +78,15 @@ class Feed:
                 self.cursor.sequence = event.sequence
                 yield RecordChanged(str(self.cursor), event)
         for run in self.logs:
-            for job in self.list_jobs(run):
-                yield from self._collect_log(run, job)
+            for log in self.list_logs(run):
+                yield from self._collect_log(run, log)
 
-    def _collect_log(self, run: str, job: str) -> Iterator[Update]:
-        offset = self.cursor.offsets.get(job, 0)
-        while frames := self.read_log(job, offset, LOG_BYTES_AT_ONCE):
+    def _collect_log(self, run: str, log: str) -> Iterator[Update]:
+        offset = self.cursor.offsets.get(log, 0)
+        while frames := self.read_log(log, offset, LOG_BYTES_AT_ONCE):
             for frame in frames:
-                offset = self.cursor.offsets[job] = frame.next_offset
-                yield LogWritten(str(self.cursor), run, job, frame)
+                offset = self.cursor.offsets[log] = frame.next_offset
+                yield LogWritten(str(self.cursor), run, log, frame)
 
 
 def encode(update: Update) -> bytes:
@@ -95,7 +95,7 @@ def encode(update: Update) -> bytes:
         case RecordChanged():
             return _sse("record", _EVENT.dump_json(update.event, exclude_unset=True), update.cursor)
         case LogWritten():
-            body = {"run": update.run, "job": update.job, **frame_to_json(update.frame)}
+            body = {"run": update.run, "log": update.log, **frame_to_json(update.frame)}
             return _sse("log", json.dumps(body).encode(), update.cursor)
         case Progressed():
             return _sse("progress", _PROGRESS.dump_json(update.progress))
@@ -115,7 +115,7 @@ def decode(kind: str, data: str, cursor: str) -> Update | None:
             return RecordChanged(cursor, _EVENT.validate_json(data))
         case "log":
             body = json.loads(data)
-            return LogWritten(cursor, body["run"], body["job"], frame_from_json(body))
+            return LogWritten(cursor, body["run"], body["log"], frame_from_json(body))
         case "progress":
             return Progressed(_PROGRESS.validate_json(data))
         case "usage":

@@ -2,6 +2,7 @@
 
 The long acts (`prepare`, `attend`, `stop`) are activities with a thread of their own; `look` reads
 what they found out. All of them may be repeated, so a job that a crash left anywhere goes on.
+They are known by the container's name: the job's own id may be used again by a later run.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ class JobReconciler:
     def tick(self, job_id: str) -> timedelta | None:
         """Move one job on; return when to look again."""
         kept = self._world.store.job(job_id)
-        if kept is None or kept.record.finished:
-            self._world.activities.forget(job_id)
+        if kept is None:
+            return None
+        if kept.record.finished:
+            self._world.activities.forget(kept.record.container)
             return None
         if kept.record.status is JobStatus.SUBMITTED:
             with self._placing:
@@ -117,9 +120,9 @@ class JobReconciler:
                 return self._look_at_end(job)
 
     def _look_at_preparation(self, job: Job, wish: JobReason | None) -> JobSighting:
-        outcome = self._world.activities.outcome("prepare", job.id)
+        outcome = self._world.activities.outcome("prepare", job.container)
         if isinstance(outcome, HostUnreachable):
-            self._world.activities.forget(job.id, "prepare")
+            self._world.activities.forget(job.container, "prepare")
             raise outcome
         if isinstance(outcome, Exception):
             return JobSighting(wish=wish, unfit=_unfit(job, outcome))
@@ -130,11 +133,11 @@ class JobReconciler:
     def _look_at_container(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
         duration = effective_max_duration(run.configuration)
         limit = None if duration is None else timedelta(seconds=duration)
-        outcome = self._world.activities.outcome("attend", job.id)
+        outcome = self._world.activities.outcome("attend", job.container)
         if outcome is None:
             return JobSighting(wish=wish, max_duration=limit)
         if isinstance(outcome, HostUnreachable):
-            self._world.activities.forget(job.id, "attend")
+            self._world.activities.forget(job.container, "attend")
             return JobSighting(wish=wish, max_duration=limit)
         if isinstance(outcome, Exception):
             logger.error("job %s: its output could not be kept.", job.id, exc_info=outcome)
@@ -143,10 +146,10 @@ class JobReconciler:
 
     def _look_at_end(self, job: Job) -> JobSighting:
         activities = self._world.activities
-        stopped, drained = (activities.outcome(verb, job.id) for verb in ("stop", "attend"))
+        stopped, drained = (activities.outcome(verb, job.container) for verb in ("stop", "attend"))
         for verb, outcome in (("stop", stopped), ("attend", drained)):
             if isinstance(outcome, HostUnreachable):
-                activities.forget(job.id, verb)
+                activities.forget(job.container, verb)
         return JobSighting(stopped=_ended(stopped), drained=_ended(drained))
 
     def _place(self, job: Job, run: Run) -> Placed | Waits | NoPlace:
@@ -248,12 +251,14 @@ class JobReconciler:
             case JobStatus.TERMINATING:
                 self._end(job, run)
             case JobStatus.SUBMITTED if before.status is not JobStatus.SUBMITTED:
-                self._world.activities.forget(job.id)
+                self._world.activities.forget(job.container)
             case status if status.finished:
                 self._finish(job)
 
     def _ensure(self, verb: str, job: Job, act: Callable[[], object]) -> None:
-        self._world.activities.ensure(verb, job.id, act, lambda: self._world.wake("jobs", job.id))
+        self._world.activities.ensure(
+            verb, job.container, act, lambda: self._world.wake("jobs", job.id)
+        )
 
     def _prepare(self, job: Job, run: Run) -> None:
         world = self._world
@@ -292,11 +297,11 @@ class JobReconciler:
         grace = timedelta(0) if at_once else stop_grace(run)
         self._ensure("stop", job, lambda: _patiently(lambda: host.stop(job.container, grace)))
         self._ensure("attend", job, lambda: self._attend(job))
-        if run.abort and self._world.activities.is_running("stop", job.id):
+        if run.abort and self._world.activities.is_running("stop", job.container):
             self._ensure("abort", job, lambda: host.stop(job.container, timedelta(0)))
 
     def _finish(self, job: Job) -> None:
-        self._world.activities.forget(job.id)
+        self._world.activities.forget(job.container)
         self._world.live.ring()
         if job.instance is not None:
             self._world.wake("instances", job.instance)

@@ -69,7 +69,8 @@ class LogWritten:
 
     cursor: str
     run: str
-    job: str
+    #: The log's name, which is its job's container's.
+    log: str
     frame: Frame
 
 
