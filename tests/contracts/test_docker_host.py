@@ -345,6 +345,27 @@ def test_more_than_the_engine_keeps_leaves_a_mark_between_what_was_and_what_is(
     assert ended.stdout.endswith(b"\n999999\n1000000\n")
 
 
+@pytest.mark.slow
+def test_200_mb_without_newline_end_with_their_end_and_take_little_room(
+    ground: Ground,
+) -> None:
+    ground.restart_engine(log_cap=8 << 20)
+    started = "head -c 200000000 /dev/zero | tr '\\0' x; echo; echo last\n"
+    name = ground.start(started)
+
+    ended = ground.wait(name, patience=200)
+
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith(b"xxxx")
+    assert ended.stdout.endswith(b"\nlast\n")
+    assert b"were not kept" in ground.output(name, "cut")
+    assert sum(file.stat().st_size for file in ground.log(name).iterdir()) < 10 << 20
+    client = docker.APIClient(ground.host.base_url)  # type: ignore[attr-defined]
+    found = client.inspect_container(name)
+    kept = Path(client.info()["DockerRootDir"], "containers", found["Id"], "local-logs")
+    assert sum(file.stat().st_size for file in kept.iterdir()) < 6 * (8 << 20)
+
+
 # The engine's bad days
 
 
