@@ -38,7 +38,7 @@ _COPY_LINES = 20
 class RunCard(anywidget.AnyWidget):
     """One run in a cell. A `Follower` of the session's watcher; `ended` freezes it."""
 
-    _esm = joined("element.js", "screen.js", "logview.js", "theme.js", "run.js")
+    _esm = joined("element.js", "screen.js", "store.js", "logview.js", "theme.js", "run.js")
     _css = source("run.css")
     key = traitlets.Unicode().tag(sync=True)
     #: What the card shows; made by `states.run_state`.

@@ -28,7 +28,7 @@ assert card.wait_until_frozen(20)
 
 def a_notebook(*sources: str) -> str:
     """A notebook's file with these cells."""
-    cells = [
+    cells: list[dict[str, object]] = [
         {
             "cell_type": "code",
             "metadata": {},
@@ -43,7 +43,7 @@ def a_notebook(*sources: str) -> str:
 
 @pytest.mark.slow
 def test_a_card_that_ended_is_static_in_the_saved_notebook() -> None:
-    notebook = nbformat.reads(a_notebook(SHOW, END), as_version=4)
+    notebook = nbformat.reads(a_notebook(SHOW, END), as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     (output,) = notebook.cells[0].outputs
     assert set(output.data) == {"text/html", "text/plain"}
