@@ -109,7 +109,9 @@ def test_much_output_is_kept_up_to_the_cap_with_a_mark(real: Ground) -> None:
     assert size < 1.3 * (1 << 20)
 
 
+# A Docker Engine takes minutes for so many lines, and keeps less of them: see test_docker_host.py.
 @pytest.mark.slow
+@pytest.mark.parametrize("real", [process_host], indirect=True)
 def test_a_gigabyte_of_output_passes_through_little_memory_and_disk(real: Ground) -> None:
     real.restart_engine(log_cap=8 << 20)
     name = real.start("yes 0123456789 | head -c 1000000000; echo; echo last\n")
@@ -430,9 +432,10 @@ def test_a_busy_job_uses_something_and_an_ended_one_nothing(real: Ground) -> Non
     assert real.host.usage(name) is None
 
 
+@pytest.mark.slow
 def test_no_more_cpus_than_the_limit_are_used(real: Ground) -> None:
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("no GPU, and only one CPU to limit")
+        pytest.skip("only one CPU, so nothing to limit")
     spin = "python3 -c 'while True: pass' & "
     name = real.start(f"{spin}{spin}{spin}sleep 60\n", limits=Limits(cpus=1))
     eventually(lambda: real.host.usage(name) is not None, "first sample")

@@ -106,7 +106,7 @@ def test_after_a_reboot_a_job_is_interrupted(ground: Ground) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("milliseconds", range(0, 60, 5))
+@pytest.mark.parametrize("milliseconds", range(0, 60, 10))
 def test_an_engine_that_dies_while_starting_leaves_one_job_or_none(
     ground: Ground, milliseconds: int
 ) -> None:
@@ -365,6 +365,7 @@ def a_wheel(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [None, OWN_VERSION])
 def test_what_a_job_installs_stays_in_the_job(
     ground: Ground, tmp_path: Path, version: str | None
