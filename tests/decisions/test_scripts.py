@@ -150,6 +150,7 @@ def test_a_job_finds_dstacks_variables() -> None:
     job = running("fox", machine, Reservation(gpus=("GPU-0", "GPU-1")))
     run_of_it = a_run(wants("working_dir: src/"), project="/home/me/my project/")
     assert dict(job_script(run_of_it, job).environment) == {
+        "PYTHONUNBUFFERED": "1",
         "DSTACK_RUN_NAME": "fox",
         "DSTACK_RUN_ID": "0123abcd",
         "DSTACK_JOB_ID": "fox-0-0/1",

@@ -173,6 +173,8 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
         "DSTACK_NODES_IPS": "\n".join(["127.0.0.1"] * nodes),
         "DSTACK_GPUS_PER_NODE": str(gpus),
         "DSTACK_GPUS_NUM": str(gpus * nodes),
+        # Python holds back what it prints into a pipe; a live log is worth more than that saves.
+        "PYTHONUNBUFFERED": "1",
         "RUN_NAME": run.name,
         "REPO_ID": repo_id,
     }

@@ -23,7 +23,7 @@ class WakeListener:
         self._path = path
         self._on_ring = on_ring
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
+        _bind(self._socket, path)
         os.chmod(path, 0o600)  # noqa: PTH101
         self._thread = threading.Thread(target=self._listen, name="wakes", daemon=True)
 
@@ -47,3 +47,12 @@ class WakeListener:
             if not ring:
                 return
             self._on_ring(ring)
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    # A unix socket's address holds 107 bytes at most, and homes may be longer.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
