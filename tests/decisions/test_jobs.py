@@ -135,9 +135,9 @@ def test_a_job_ends_only_when_its_output_is_kept() -> None:
 def test_a_job_past_its_max_duration_is_ended_also_without_its_supervisor() -> None:
     job = a_job(JobStatus.RUNNING, started_at=MORNING)
     limit = timedelta(hours=1)
-    after = advance_job(job, JobSighting(max_duration=limit), NOON)
+    after = advance_job(job, JobSighting(max_duration=limit, ran=2 * limit), NOON)
     assert (after.status, after.reason) == (JobStatus.TERMINATING, JobReason.MAX_DURATION_EXCEEDED)
-    assert advance_job(job, JobSighting(max_duration=limit), MORNING + limit) is job
+    assert advance_job(job, JobSighting(max_duration=limit, ran=limit), NOON) is job
 
 
 def test_a_job_whose_host_does_not_answer_stays_as_it_is() -> None:

@@ -7,7 +7,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from dstack_engine.decisions.runs import RETRY_WAITS, RetryRule, advance_run, wish_for
+from dstack_engine.decisions.runs import (
+    RETRY_WAITS,
+    RetryRule,
+    advance_run,
+    window_start,
+    wish_for,
+)
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
 from dstack_engine.records.runs import Run, RunId, RunReason, RunStatus
 from dstack_engine.spec.configurations import TaskConfiguration
@@ -94,9 +100,28 @@ def test_no_capacity_is_retried_for_its_duration_from_the_submission() -> None:
     rule = RetryRule(frozenset({"no-capacity"}), HOUR)
     (job,) = first_jobs()
     failed = replace(job, status=JobStatus.FAILED, reason=JobReason.NO_CAPACITY, finished_at=NOON)
-    assert advance_run(a_run(), [failed], rule, 1, NOON + HOUR).run.status is RunStatus.PENDING
-    late = advance_run(a_run(), [failed], rule, 1, NOON + 2 * HOUR).run
+    assert window_start(a_run(), [failed]) == a_run().submitted_at
+    in_time, over = replace(rule, spent=HOUR), replace(rule, spent=2 * HOUR)
+    assert advance_run(a_run(), [failed], in_time, 1, NOON).run.status is RunStatus.PENDING
+    late = advance_run(a_run(), [failed], over, 1, NOON).run
     assert (late.status, late.reason) == (RunStatus.FAILED, RunReason.RETRY_LIMIT_EXCEEDED)
+
+
+def test_each_failure_of_a_job_that_ran_opens_a_new_window() -> None:
+    one, two = (replace(job, attempt=n) for n, job in enumerate(first_jobs(2), start=1))
+    jobs = [
+        ended(one, JobReason.OUT_OF_MEMORY, NOON),
+        ended(two, JobReason.OUT_OF_MEMORY, NOON + HOUR),
+    ]
+    assert window_start(a_run(), jobs) == NOON + HOUR
+
+
+def test_a_clock_that_was_set_back_does_not_put_off_the_next_attempt() -> None:
+    (job,) = first_jobs()
+    failed = ended(job, JobReason.CONTAINER_EXITED_WITH_ERROR)
+    run = a_run(RunStatus.PENDING, since=NOON, retry_at=NOON + RETRY_WAITS[0])
+    assert advance_run(run, [failed], ERRORS, 1, NOON).new_jobs == ()
+    assert len(advance_run(run, [failed], ERRORS, 1, NOON - 5 * HOUR).new_jobs) == 1
 
 
 def test_max_duration_ends_the_run_terminated_and_is_never_retried() -> None:

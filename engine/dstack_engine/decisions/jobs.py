@@ -78,6 +78,8 @@ class JobSighting:
     #: Why its run wants it to end, if it does.
     wish: JobReason | None = None
     max_duration: timedelta | None = None
+    #: How long it has run, measured by the loop: no clock that is set lengthens or shortens it.
+    ran: timedelta = timedelta(0)
 
 
 def advance_job(job: Job, seen: JobSighting, now: datetime) -> Job:
@@ -155,10 +157,8 @@ def _watch(job: Job, seen: JobSighting, now: datetime) -> Job:
         return _stop(job, JobReason.INTERRUPTED, now, "its container is gone")
     if sighting is not None and sighting.container is Container.EXITED:
         return _exit(job, sighting, now) if seen.drained else job
-    if seen.max_duration is not None and job.started_at is not None:
-        limit = job.started_at + seen.max_duration + DURATION_SLACK
-        if now >= limit:
-            return _stop(job, JobReason.MAX_DURATION_EXCEEDED, now, f"after {seen.max_duration}")
+    if seen.max_duration is not None and seen.ran >= seen.max_duration + DURATION_SLACK:
+        return _stop(job, JobReason.MAX_DURATION_EXCEEDED, now, f"after {seen.max_duration}")
     return job
 
 

@@ -40,6 +40,8 @@ class RetryRule:
 
     events: frozenset[str]
     duration: timedelta
+    #: How much of the duration is over, measured by the loop since `window_start`.
+    spent: timedelta = timedelta(0)
 
     def covers(self, reason: JobReason) -> bool:
         """Tell whether a job that ended for *reason* is to be tried again."""
@@ -70,7 +72,7 @@ def advance_run(
         return _attempt(run, jobs, nodes, now)
     if run.status is RunStatus.PENDING:
         return Advance(run)
-    return Advance(_follow(run, jobs, latest, retry, now))
+    return Advance(_follow(run, latest, retry, now))
 
 
 def wish_for(run: Run) -> JobReason | None:
@@ -82,13 +84,24 @@ def wish_for(run: Run) -> JobReason | None:
     return None
 
 
+def window_start(run: Run, jobs: Sequence[Job]) -> datetime:
+    """Return since when the run has been without success: retry lasts `duration` from there.
+
+    That is the end of the last attempt that ran, so that each new failure opens a new window, or
+    the submission where none has (dstack's `should_retry_job`).
+    """
+    ran = (job.finished_at for job in jobs if job.started_at is not None)
+    return max((at for at in ran if at is not None), default=run.submitted_at)
+
+
 def _latest_attempt(jobs: Sequence[Job]) -> list[Job]:
     newest = max((job.attempt for job in jobs), default=0)
     return [job for job in jobs if job.attempt == newest]
 
 
 def _due(run: Run, now: datetime) -> bool:
-    return run.retry_at is None or now >= run.retry_at
+    # Before its own beginning: the clock was set back, and nobody waits until it is there again.
+    return run.retry_at is None or now >= run.retry_at or now < run.since
 
 
 def _attempt(run: Run, jobs: Sequence[Job], nodes: int, now: datetime) -> Advance:
@@ -111,12 +124,10 @@ def _attempt(run: Run, jobs: Sequence[Job], nodes: int, now: datetime) -> Advanc
     return Advance(replace(run, status=RunStatus.SUBMITTED, since=since, retry_at=None), new_jobs)
 
 
-def _follow(
-    run: Run, jobs: Sequence[Job], latest: Sequence[Job], retry: RetryRule | None, now: datetime
-) -> Run:
+def _follow(run: Run, latest: Sequence[Job], retry: RetryRule | None, now: datetime) -> Run:
     failed = [job for job in latest if _has_failed(job)]
     if failed:
-        return _fail(run, jobs, latest, failed[0], retry, now)
+        return _fail(run, latest, failed[0], retry, now)
     statuses = {job.status for job in latest}
     if statuses == {JobStatus.DONE}:
         return _end(_terminate(run, RunReason.ALL_JOBS_DONE, now), latest, now)
@@ -136,7 +147,6 @@ def _has_failed(job: Job) -> bool:
 
 def _fail(
     run: Run,
-    jobs: Sequence[Job],
     latest: Sequence[Job],
     failed: Job,
     retry: RetryRule | None,
@@ -147,23 +157,10 @@ def _fail(
         return _end(_terminate(run, RunReason.MAX_DURATION_EXCEEDED, now), latest, now)
     if retry is None or not retry.covers(failed.reason):
         return _end(_terminate(run, RunReason.JOB_FAILED, now), latest, now)
-    if now - _window_start(run, jobs, failed) > retry.duration:
+    if retry.spent > retry.duration:
         return _end(_terminate(run, RunReason.RETRY_LIMIT_EXCEEDED, now), latest, now)
     wait = RETRY_WAITS[min(failed.attempt, len(RETRY_WAITS)) - 1]
     return replace(run, status=RunStatus.PENDING, since=now, retry_at=now + wait)
-
-
-def _window_start(run: Run, jobs: Sequence[Job], failed: Job) -> datetime:
-    """Return since when the run has been without success: retry lasts `duration` from there.
-
-    For no capacity that is the submission, or the end of the last attempt that had a place; for
-    the others the end of the failed attempt's own run, so that each new failure opens a new
-    window (dstack's `should_retry_job`).
-    """
-    if failed.started_at is not None:
-        return failed.finished_at or failed.since
-    placed = [job for job in jobs if job.started_at is not None and job.finished_at is not None]
-    return max((job.finished_at for job in placed if job.finished_at), default=run.submitted_at)
 
 
 def _move(run: Run, status: RunStatus, now: datetime, *, started_at: datetime | None) -> Run:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 
-from dstack_engine.decisions.scripts import WORKFLOW, Images, image_for, job_script
+from dstack_engine.decisions.scripts import (
+    WORKFLOW,
+    Images,
+    entrypoint_of,
+    image_for,
+    job_script,
+    script_of,
+)
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec, Limits, RegistryAuth
 from dstack_engine.records.jobs import Job, Reservation
@@ -31,7 +38,6 @@ def container_spec(run: Run, job: Job, home: Home) -> ContainerSpec:
     """Return what the host of *job*, which has a place, is told."""
     assert job.offer is not None, f"job {job.id} has no place"
     script = job_script(run, job, repo_dir=repo_dir(job, home))
-    duration = effective_max_duration(run.configuration)
     return ContainerSpec(
         name=job.container,
         labels={**home_labels(home), "dstack-jupyter.run": run.name, "dstack-jupyter.job": job.id},
@@ -47,7 +53,7 @@ def container_spec(run: Run, job: Job, home: Home) -> ContainerSpec:
         privileged=script.privileged,
         limits=_limits(job.reservation or Reservation()),
         routes=job.routes,
-        max_duration=None if duration is None else timedelta(seconds=duration),
+        max_duration=max_duration(run),
         stop_grace=stop_grace(run),
     )
 
@@ -62,6 +68,23 @@ def repo_dir(job: Job, home: Home) -> str:
     if job.offer is not None and job.offer.host is HostKind.PROCESS:
         return str(home.jobs / job.container / "workflow")
     return WORKFLOW
+
+
+def max_duration(run: Run) -> timedelta | None:
+    """Return how long the run's jobs may run; None where there is no limit."""
+    seconds = effective_max_duration(run.configuration)
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def keeps_duration(run: Run, job: Job) -> bool:
+    """Tell whether the job's host ends it after its max_duration itself.
+
+    A process's supervisor does, and so does a container in which our script runs; an image's own
+    command or entrypoint cannot.
+    """
+    if job.offer is not None and job.offer.host is HostKind.PROCESS:
+        return True
+    return script_of(run.configuration) is not None and entrypoint_of(run.configuration) is None
 
 
 def stop_grace(run: Run) -> timedelta:

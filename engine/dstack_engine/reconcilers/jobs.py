@@ -28,16 +28,22 @@ from dstack_engine.errors import (
     PythonUnavailable,
 )
 from dstack_engine.hosts.base import Host
-from dstack_engine.reconcilers.containers import container_spec, image_of, stop_grace
-from dstack_engine.reconcilers.loop import pause
+from dstack_engine.reconcilers.containers import (
+    container_spec,
+    image_of,
+    keeps_duration,
+    max_duration,
+    stop_grace,
+)
+from dstack_engine.reconcilers.loop import Stopwatch, pause
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Progress
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
 from dstack_engine.records.offers import Availability, Offer
 from dstack_engine.records.runs import Run
+from dstack_engine.records.sightings import Container
 from dstack_engine.spec.configurations import TaskConfiguration
-from dstack_engine.spec.profiles import effective_max_duration
 from dstack_engine.store.store import Transaction
 
 logger = logging.getLogger(__name__)
@@ -63,6 +69,7 @@ class JobReconciler:
         self._world = world
         # Placement sees all jobs at once and must not be overtaken by itself.
         self._placing = threading.Lock()
+        self._stopwatch = Stopwatch()
 
     def keys(self) -> list[str]:
         """Return the ids of all jobs that are not at their end, the first submitted first."""
@@ -131,18 +138,32 @@ class JobReconciler:
         return JobSighting(wish=wish, container=self._host(job).look(job.container))
 
     def _look_at_container(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
-        duration = effective_max_duration(run.configuration)
-        limit = None if duration is None else timedelta(seconds=duration)
-        outcome = self._world.activities.outcome("attend", job.container)
+        seen = JobSighting(wish=wish, max_duration=max_duration(run), ran=self._ran(job, run))
+        activities = self._world.activities
+        outcome = activities.outcome("attend", job.container)
         if outcome is None:
-            return JobSighting(wish=wish, max_duration=limit)
-        if isinstance(outcome, HostUnreachable):
-            self._world.activities.forget(job.container, "attend")
-            return JobSighting(wish=wish, max_duration=limit)
+            return seen
+        if isinstance(outcome, Exception):
+            activities.forget(job.container, "attend")  # it is done again
+        if isinstance(outcome, (HostUnreachable, DiskFull)):
+            logger.warning("job %s: its output cannot be kept now: %s", job.id, outcome)
+            return seen
+        container = self._host(job).look(job.container)
         if isinstance(outcome, Exception):
             logger.error("job %s: its output could not be kept.", job.id, exc_info=outcome)
-        container = self._host(job).look(job.container)
-        return JobSighting(container=container, drained=True, wish=wish, max_duration=limit)
+            if container.container is Container.UP:
+                return seen
+        return replace(seen, container=container, drained=True)
+
+    def _ran(self, job: Job, run: Run) -> timedelta:
+        """Return how long the job has run, as far as its max_duration is the loop's affair.
+
+        A host that holds the limit itself knows better how long its job ran before this engine
+        lived: the loop is its stand-in, and counts from its own first look.
+        """
+        since = job.started_at or job.since
+        now = since if keeps_duration(run, job) else self._world.clock()
+        return self._stopwatch.elapsed(job.container, since, now)
 
     def _look_at_end(self, job: Job) -> JobSighting:
         activities = self._world.activities
@@ -302,6 +323,7 @@ class JobReconciler:
 
     def _finish(self, job: Job) -> None:
         self._world.activities.forget(job.container)
+        self._stopwatch.forget(job.container)
         self._world.live.ring()
         if job.instance is not None:
             self._world.wake("instances", job.instance)
@@ -312,9 +334,9 @@ class JobReconciler:
     def _next_look(self, before: Job, after: Job, seen: JobSighting) -> timedelta | None:
         if after.status is not before.status:
             return None if after.finished else timedelta(0)
-        if after.status is JobStatus.RUNNING and seen.max_duration and after.started_at:
-            limit = after.started_at + seen.max_duration + decisions.DURATION_SLACK
-            return max(limit - self._world.clock(), timedelta(milliseconds=10))
+        if after.status is JobStatus.RUNNING and seen.max_duration is not None:
+            left = seen.max_duration + decisions.DURATION_SLACK - seen.ran
+            return max(left, timedelta(milliseconds=10))
         if after.status is JobStatus.TERMINATING and not (seen.stopped and seen.drained):
             return UNREACHABLE_WAIT
         return None
@@ -344,10 +366,10 @@ def _agreed(run: Run, offers: Sequence[Offer]) -> list[Offer]:
 
 
 def _patiently(act: Callable[[], None]) -> None:
-    """Do *act*; where the host does not answer, wait before the loop has it done again."""
+    """Do *act*; where the host cannot do it now, wait before the loop has it done again."""
     try:
         act()
-    except HostUnreachable:
+    except Exception:
         pause(UNREACHABLE_WAIT.total_seconds())
         raise
 

@@ -38,6 +38,35 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+class Stopwatch:
+    """How long things have lasted, by CLOCK_MONOTONIC.
+
+    A clock that is set wrong or right, and the time that a computer sleeps, do not count: what
+    runs here does not run then either. What began before this engine did is reckoned by the clock,
+    once.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing measured."""
+        self._lock = threading.Lock()
+        self._begun: dict[str, tuple[datetime, float]] = {}
+
+    def elapsed(self, key: str, since: datetime, now: datetime) -> timedelta:
+        """Return how long *key* has lasted, which began at *since*; another *since* is anew."""
+        here = monotonic()
+        with self._lock:
+            known = self._begun.get(key)
+            if known is None or known[0] != since:
+                before = max((now - since).total_seconds(), 0.0)
+                known = self._begun[key] = (since, here - before)
+        return timedelta(seconds=here - known[1])
+
+    def forget(self, key: str) -> None:
+        """Measure *key* no more."""
+        with self._lock:
+            self._begun.pop(key, None)
+
+
 #: Called between any two steps of a beat with the name of the step just done: the place where a
 #: test kills the engine.
 Checkpoint = Callable[[str], None]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from dstack_engine.decisions import runs as decisions
 from dstack_engine.decisions.runs import RetryRule
+from dstack_engine.reconcilers.loop import Stopwatch
 from dstack_engine.reconcilers.world import World
+from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import Run, RunStatus
 from dstack_engine.spec.configurations import TaskConfiguration
 from dstack_engine.spec.profiles import effective_retry
@@ -21,6 +25,7 @@ class RunReconciler:
     def __init__(self, world: World) -> None:
         """Work in *world*; its `tick` and `keys` are given to a `Loop`."""
         self._world = world
+        self._stopwatch = Stopwatch()
 
     def keys(self) -> list[str]:
         """Return the ids of all runs that are not at their end."""
@@ -31,12 +36,13 @@ class RunReconciler:
         world = self._world
         kept = world.store.run_by_id(run_id)
         if kept is None or kept.record.finished:
+            self._stopwatch.forget(run_id)
             return None
         run = kept.record
         jobs = [found.record for found in world.store.jobs(run_id=run_id)]
         world.checkpoint("run looked")
         now = world.clock()
-        after = decisions.advance_run(run, jobs, retry_rule(run), nodes_of(run), now)
+        after = decisions.advance_run(run, jobs, self._rule(run, jobs, now), nodes_of(run), now)
         world.checkpoint("run decided")
         with world.store.transaction(now) as transaction:
             transaction.save(kept, after.run)
@@ -48,6 +54,13 @@ class RunReconciler:
         if after.run.status is RunStatus.PENDING and after.run.retry_at is not None:
             return max(after.run.retry_at - now, timedelta(milliseconds=10))
         return None
+
+    def _rule(self, run: Run, jobs: Sequence[Job], now: datetime) -> RetryRule | None:
+        rule = retry_rule(run)
+        if rule is None:
+            return None
+        since = decisions.window_start(run, jobs)
+        return replace(rule, spent=self._stopwatch.elapsed(run.id, since, now))
 
     def _act(self, before: Run, after: decisions.Advance) -> None:
         for job in after.new_jobs:
