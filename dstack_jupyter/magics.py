@@ -37,7 +37,6 @@ class DstackMagics(Magics):
         """Make the magics of *shell*; nothing is connected before the first call."""
         super().__init__(shell)
         self._shell = shell
-        self._surface: Any = None
 
     @line_cell_magic
     @no_var_expand
@@ -49,21 +48,15 @@ class DstackMagics(Magics):
         from dstack_jupyter.arguments import split  # noqa: PLC0415  # keeps loading quick
         from dstack_jupyter.commands.call import perform  # noqa: PLC0415
         from dstack_jupyter.session import session  # noqa: PLC0415
+        from dstack_jupyter.surfaces.notebook import surface_of  # noqa: PLC0415
 
         return perform(
             split(line),
-            surface=self._find_surface(),
+            surface=surface_of(self._shell),
             session=session,
             body=cell,
             variables=local_ns,
         )
-
-    def _find_surface(self) -> Any:
-        if self._surface is None:
-            from dstack_jupyter.surfaces.notebook import surface_of  # noqa: PLC0415
-
-            self._surface = surface_of(self._shell)
-        return self._surface
 
 
 def _help() -> str:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import DisplayHandle, display
+from IPython.display import DisplayHandle
 
 from dstack_engine.records.events import Frame, Stream
 from dstack_engine.records.offers import OfferId
@@ -42,7 +42,7 @@ def surface_of(shell: InteractiveShell) -> Surface:
 
 
 class NotebookSurface:
-    """A kernel's cells."""
+    """One cell of a kernel; made anew for every call."""
 
     program = NOTEBOOK
     is_program = False
@@ -51,6 +51,8 @@ class NotebookSurface:
         """Make the surface of a kernel whose variables are *namespace*."""
         self._session = find_session
         self._namespace = namespace
+        #: Where a progress bar was, to be taken by what is shown next.
+        self._place: DisplayHandle | None = None
 
     @property
     def variables(self) -> Mapping[str, object]:
@@ -62,7 +64,7 @@ class NotebookSurface:
         if shown.html is None:
             self.write(shown.text.rstrip("\n") + "\n")
         else:
-            display(shown)  # type: ignore[no-untyped-call]
+            self._show_in_place(shown)
 
     def write(self, text: str) -> None:
         """Write *text* as the cell's output."""
@@ -76,11 +78,11 @@ class NotebookSurface:
     @contextmanager
     def progress(self) -> Iterator[Tell]:
         """Draw a bar that goes away at the end."""
-        bar = _Bar()
+        bar = _Bar(self._show_in_place)
         try:
             yield bar.tell
         finally:
-            bar.clear()
+            self._place = bar.clear() or self._place
 
     def ask(self, question: str) -> bool:
         """Agree: in a notebook what is written in the cell is the answer."""
@@ -94,7 +96,7 @@ class NotebookSurface:
         """Show the table and return; a click submits, and the card takes the table's place."""
         choice.run.mark_shown()
         table = OffersView(choice.plan, title=choice.title)
-        handle = table.display()
+        handle = table.attach(self._show_in_place(table))
 
         def tell(text: str, fraction: float | None) -> None:
             table.tell(_told(text, fraction))
@@ -123,8 +125,8 @@ class NotebookSurface:
     def _show_card(self, run: Run, earlier: Sequence[Frame]) -> RunCard:
         run.mark_shown()
         card = self._card(run.last_view)
-        card.display()
         card.log(earlier)
+        card.attach(self._show_in_place(card))
         if run.last_view.finished and earlier:
             card.freeze()
             return card
@@ -157,7 +159,7 @@ class NotebookSurface:
 
     def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
         """Draw in one place, again after each change."""
-        handle = _show_in_place(draw())
+        handle = self._show_in_place(draw())
         while changed():
             handle.update(draw())  # type: ignore[no-untyped-call]
 
@@ -165,11 +167,21 @@ class NotebookSurface:
         """Put *value* into a variable of the notebook."""
         self._namespace[variable] = value
 
+    def _show_in_place(self, view: object) -> DisplayHandle:
+        handle, self._place = self._place, None
+        if handle is None:
+            handle = DisplayHandle()  # type: ignore[no-untyped-call]
+            handle.display(view)  # type: ignore[no-untyped-call]
+        else:
+            handle.update(view)  # type: ignore[no-untyped-call]
+        return handle
+
 
 class _Bar:
     """A line of progress in the cell's output, drawn only when something takes a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[object], DisplayHandle]) -> None:
+        self._show = show
         self._begun = monotonic()
         self._drawn = 0.0
         self._handle: DisplayHandle | None = None
@@ -183,14 +195,15 @@ class _Bar:
         html = f"<progress {'' if fraction is None else f'value={fraction:.3f} '}></progress>"
         shown = Shown(_told(text, fraction), f"<div>{html} {escape(text)}</div>")
         if self._handle is None:
-            self._handle = _show_in_place(shown)
+            self._handle = self._show(shown)
         else:
             self._handle.update(shown)  # type: ignore[no-untyped-call]
 
-    def clear(self) -> None:
-        """Take the line away."""
+    def clear(self) -> DisplayHandle | None:
+        """Take the line away; return the place where it was."""
         if self._handle is not None:
             self._handle.update(Shown("", ""))  # type: ignore[no-untyped-call]
+        return self._handle
 
 
 def _told(text: str, fraction: float | None) -> str:
@@ -203,8 +216,3 @@ def _let_freeze(card: RunCard) -> None:
     until = monotonic() + FREEZING
     while not (card.is_frozen and card.comm is None) and monotonic() < until:
         tick.wait(0.01)
-
-
-def _show_in_place(view: object) -> DisplayHandle:
-    handle: DisplayHandle = display(view, display_id=True)  # type: ignore[no-untyped-call]
-    return handle
