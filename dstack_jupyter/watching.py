@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol
 
 from dstack_engine.client import Client
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Waits between attempts to reach an engine that is away, in seconds.
 WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+#: How long the stream may be behind what a look at the run has shown, in seconds.
+LOOK_AHEAD = 5.0
 
 
 class Follower(Protocol):
@@ -62,6 +65,14 @@ class _Followed:
     followers: list[Follower] = field(default_factory=list)
     #: Whether any of them wants to hear what the run prints.
     output: bool = False
+    #: When the engine was last asked how it stands, rather than told of it; `monotonic`.
+    looked_at: float = -LOOK_AHEAD
+
+    def knows_better(self, known: Run | Job | None, told: Run | Job) -> bool:
+        """Tell whether *told* is older than a look just taken, which was ahead of the stream."""
+        if known is None or told.finished or monotonic() - self.looked_at > LOOK_AHEAD:
+            return False
+        return told.since < known.since
 
     @property
     def view(self) -> RunView:
@@ -113,11 +124,11 @@ class Watcher:
 
     def _read_output(self, followed: _Followed, offset: int | None) -> None:
         followed.output = True
-        for job in followed.jobs:
-            self._cursor.offsets.pop(job, None)
+        for job in followed.jobs.values():
+            self._cursor.offsets.pop(job.container, None)
         newest = followed.view.job
         if offset is not None and newest is not None:
-            self._cursor.offsets[newest.id] = offset
+            self._cursor.offsets[newest.container] = offset
 
     def forget(self, follower: Follower) -> None:
         """Tell *follower* nothing more."""
@@ -168,9 +179,10 @@ class Watcher:
         client = self._connect()
         with self._lock:
             names = [followed.run.name for followed in self._runs.values() if followed.output]
-            of_ours = {job for followed in self._runs.values() for job in followed.jobs}
-            for job in self._cursor.offsets.keys() - of_ours:
-                del self._cursor.offsets[job]
+            # A log has the name of its job's container, which ends in its run's.
+            ours = tuple(f"-{run[:6]}" for run in self._runs)
+            for log in [log for log in self._cursor.offsets if not log.endswith(ours)]:
+                del self._cursor.offsets[log]
             wants_place = not self._known and bool(self._cursor.offsets)
         if wants_place:
             self._find_place(client)
@@ -215,14 +227,20 @@ class Watcher:
 
     def _take_event(self, event: Event) -> None:
         record = event.record
-        if isinstance(record, Run) and record.id in self._runs:
-            followed = self._runs[record.id]
-            followed.run = record
-        elif isinstance(record, Job) and record.run_id in self._runs:
-            followed = self._runs[record.run_id]
-            followed.jobs[record.id] = record
+        if isinstance(record, Run):
+            followed = self._runs.get(record.id)
+            known: Run | Job | None = followed.run if followed else None
+        elif isinstance(record, Job):
+            followed = self._runs.get(record.run_id)
+            known = followed.jobs.get(record.id) if followed else None
         else:
             return
+        if followed is None or followed.knows_better(known, record):
+            return
+        if isinstance(record, Run):
+            followed.run = record
+        else:
+            followed.jobs[record.id] = record
         self._tell(followed, lambda follower: follower.update(followed.view))
         if followed.run.finished or event.deleted:
             self._end(followed)
@@ -241,6 +259,7 @@ class Watcher:
                 continue
             if view != followed.view:
                 followed.run, followed.jobs = view.run, {job.id: job for job in view.jobs}
+                followed.looked_at = monotonic()
                 self._tell(followed, lambda follower, view=view: follower.update(view))  # type: ignore[misc]
             if view.finished:
                 self._end(followed)
@@ -250,7 +269,7 @@ class Watcher:
         job = followed.view.job if followed.output else None
         try:
             # The run's last event may come before its last output.
-            offset = self._cursor.offsets.get(job.id, 0) if job else 0
+            offset = self._cursor.offsets.get(job.container, 0) if job else 0
             rest = tuple(self._connect().logs(followed.run.name, offset=offset)) if job else ()
         except DstackError as error:
             logger.debug("the last output of %s could not be read: %s", followed.run.name, error)

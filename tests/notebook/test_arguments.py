@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -65,10 +66,8 @@ def test_a_wrong_word_is_an_error_that_never_exits(words: list[str], said: str) 
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_no_words_do_anything_but_parse_or_raise_our_error(words: list[str]) -> None:
     for command in COMMANDS:
-        try:
+        with contextlib.suppress(ArgumentError):
             parse(command.parser(TERMINAL), words, variables={}, keeps_rest=command.keeps_rest)
-        except ArgumentError as error:
-            assert error.message
 
 
 def test_help_is_asked_for_before_the_dashes_only() -> None:

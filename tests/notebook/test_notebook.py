@@ -150,7 +150,7 @@ def test_variables_fill_options_and_never_the_body(notebook: Notebook) -> None:
 
 def test_detach_prints_the_name_and_nothing_else(notebook: Notebook) -> None:
     cell = notebook.run(f"{TASK} -n quiet -y --detach\ncommands: [echo hi]")
-    assert (cell.stdout, cell.views) == ("quiet\n", [])
+    assert (cell.stdout, cell.text) == ("quiet\n", "")
 
 
 def test_exec_runs_inside_a_run_and_needs_a_command_in_a_notebook(notebook: Notebook) -> None:

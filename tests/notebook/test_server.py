@@ -40,7 +40,9 @@ async def test_every_handler_is_authenticated_and_authorized(jp_serverapp: Any) 
     assert len(ours) >= 3
     for handler in ours:
         assert handler.auth_resource == "dstack"
-        methods = [name for name in ("get", "post", "put", "delete", "patch") if name in vars(handler)]
+        methods = [
+            name for name in ("get", "post", "put", "delete", "patch") if name in vars(handler)
+        ]
         assert methods, handler
         for name in methods:
             # Both decorators leave what they wrap behind: two layers, no less.
