@@ -105,7 +105,10 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
     settings = load_settings(home)
     live = Live()
     docker = DockerHost(
-        settings.local.docker_host, log_cap=settings.log_limit_bytes, on_output=live.ring
+        settings.local.docker_host or os.environ.get("DOCKER_HOST"),
+        log_cap=settings.log_limit_bytes,
+        on_output=live.ring,
+        default_images=[settings.default_image.replace("{version}", settings.own_python)],
     )
     process = ProcessHost(home, log_cap=settings.log_limit_bytes)
     hosts: dict[HostKind, Host] = {HostKind.PROCESS: process}
@@ -113,6 +116,7 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         hosts[HostKind.DOCKER] = docker
     local = LocalBackend(
         docker_reachable=lambda: settings.local.docker and docker.reachable(),
+        docker_gives_gpus=docker.gives_gpus,
         folder=home.root,
     )
     return World(

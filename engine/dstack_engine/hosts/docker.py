@@ -34,6 +34,7 @@ from dstack_engine.hosts.docker_errors import (
     translated,
     unreachable,
 )
+from dstack_engine.hosts.docker_examination import GpuQuestion, examine
 from dstack_engine.hosts.docker_following import LogFollower
 from dstack_engine.hosts.docker_images import has_image, pull
 from dstack_engine.hosts.docker_sightings import (
@@ -50,6 +51,7 @@ from dstack_engine.hosts.logs import DEFAULT_CAP
 from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
+from dstack_engine.records.updates import Finding
 
 #: Seconds in which an engine that lives answers a ping.
 PING_TIMEOUT = 1.0
@@ -69,7 +71,8 @@ _SHELL = "command -v bash >/dev/null && exec bash; exec sh"
 class DockerHost:
     """Runs jobs as containers of the Docker Engine at *base_url*; see `hosts.base.Host`.
 
-    *log_cap* bounds each job's log in bytes; *on_output* is called when something was added to one.
+    *log_cap* bounds each job's log in bytes; *on_output* is called when something was added to one;
+    *default_images* are those that runs use which name none.
     Safe to use from many threads. Making one asks the engine nothing, so it may be away.
     """
 
@@ -81,6 +84,7 @@ class DockerHost:
         *,
         log_cap: int = DEFAULT_CAP,
         on_output: Callable[[], None] = lambda: None,
+        default_images: Sequence[str] = (),
     ) -> None:
         self.base_url = base_url or DEFAULT_URL
         self._log_cap = log_cap
@@ -90,6 +94,8 @@ class DockerHost:
         self._starting = tuple(threading.Lock() for _ in range(POOL_SIZE))
         self._client: APIClient | None = None
         self._cpu = CpuMeter()
+        self._gpu_question = GpuQuestion(self.base_url)
+        self._default_images = default_images
 
     # Whether the engine is there
 
@@ -107,6 +113,14 @@ class DockerHost:
         except HostUnreachable:
             return False
         return True
+
+    def gives_gpus(self) -> bool:
+        """Tell whether the engine gives NVIDIA GPUs to containers; asked once a minute at most."""
+        return self._gpu_question.answer()
+
+    def doctor(self) -> Iterator[Finding]:
+        """Yield what is well and what is missing, in some seconds at most."""
+        yield from examine(self.base_url, self._default_images)
 
     # Images
 

@@ -63,13 +63,26 @@ class PlainConnection(Connection):
 
 def ping(url: str, timeout: float) -> None:
     """Return once the engine has answered; raises what a lost connection raises."""
+    if ask(url, "/_ping", timeout) is None:
+        raise ConnectionError("it answers, but not as a Docker Engine")
+
+
+def ask(url: str, path: str, timeout: float) -> bytes | None:
+    """Return what the engine answers to a GET of *path*; None when it has no such thing.
+
+    For a short answer from an engine that may hang: *timeout* is in seconds. Raises what a lost
+    connection raises.
+    """
     connection = PlainConnection(url, timeout=timeout)
     try:
-        connection.request("GET", "/_ping")
+        connection.request("GET", path)
         answer = connection.getresponse()
-        answer.read()
+        body = answer.read()
+        if answer.status == 404:
+            return None
         if answer.status != 200:
             raise ConnectionError(f"it answers with status {answer.status}")
+        return body
     finally:
         connection.close()
 
@@ -171,7 +184,7 @@ class _ChunkedBody(RawIOBase):
 
     def _send(self) -> None:
         if self._held:
-            self._raw_send(b"%x\r\n%b\r\n" % (len(self._held), self._held))
+            self._raw_send(b"%x\r\n%b\r\n" % (len(self._held), bytes(self._held)))
             self._sent += len(self._held)
             self._held.clear()
 

@@ -1,6 +1,6 @@
 """What this computer's GPUs do, as `nvidia-smi` says: for the jobs that were given some.
 
-Called by the hosts' `usage`.
+Called by the hosts' `usage` and `doctor`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,34 @@ def gpu_usage(uuids: Sequence[str]) -> tuple[GpuUsage, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(found for line in said.splitlines() if (found := parse_usage(line)))
+
+
+def seen_gpus() -> tuple[str, ...]:
+    """Return this computer's NVIDIA GPUs in nvidia-smi's words (``NVIDIA L4``); none without it.
+
+    Raises `RuntimeError`, saying why, when nvidia-smi is here but fails or hangs.
+    """
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(
+            query,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+        )
+    except (FileNotFoundError, PermissionError):
+        return ()
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"nvidia-smi does not answer within {TIMEOUT:.0f} s") from error
+    except OSError as error:
+        raise RuntimeError(f"nvidia-smi cannot be run: {error}") from error
+    lines = [line.strip() for line in said.stdout.splitlines() if line.strip()]
+    if said.returncode:
+        why = (lines or said.stderr.strip().splitlines() or ["no word of why"])[0]
+        raise RuntimeError(f"nvidia-smi fails: {why[:200]}")
+    return tuple(lines)
 
 
 def parse_usage(line: str) -> GpuUsage | None:

@@ -67,14 +67,22 @@ class Interpreters:
 
     def unavailable(self, version: str, why: str = "") -> PythonUnavailable:
         """Return the error that says what there is instead of *version*."""
-        minors = range(_OLDEST_MINOR, _NEWEST_MINOR)
-        there = [name for name in (f"3.{minor}" for minor in minors) if self.find(name)]
+        there = self.versions()
         because = f" ({why})" if why else ""
-        fetch = "" if self._which("uv") else ", or install uv, which fetches others"
+        fetch = "" if self.has_uv() else ", or install uv, which fetches others"
         return PythonUnavailable(
             f"there is no Python {version} on this computer{because}; there is {', '.join(there)}",
             hint=f"Leave `python` out to use {OWN_VERSION} with your own packages{fetch}.",
         )
+
+    def versions(self) -> list[str]:
+        """Return the versions that are on this computer, in order."""
+        minors = range(_OLDEST_MINOR, _NEWEST_MINOR)
+        return [name for name in (f"3.{minor}" for minor in minors) if self.find(name)]
+
+    def has_uv(self) -> bool:
+        """Tell whether `uv` is here, which fetches other versions."""
+        return self._which("uv") is not None
 
     def find(self, version: str) -> str | None:
         """Return the path of an interpreter of *version* found here; None if there is none."""

@@ -36,11 +36,13 @@ from dstack_engine.hosts.interpreters import OWN_BASE, Interpreters
 from dstack_engine.hosts.job_folder import JobFolder, number, write_private
 from dstack_engine.hosts.job_removal import remove_folder
 from dstack_engine.hosts.logs import DEFAULT_CAP
+from dstack_engine.hosts.process_examination import examine
 from dstack_engine.hosts.process_sightings import exited, killed_facts, time_of
 from dstack_engine.hosts.process_usage import UsageMeter
 from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
+from dstack_engine.records.updates import Finding
 
 _ENGINE_FOLDER = str(Path(dstack_engine.__file__).resolve().parents[1])
 _BOOTSTRAP = (
@@ -180,6 +182,10 @@ class ProcessHost:
         if not folder.exists():
             raise NotFound(f"there is no job {name} on the process host")
         return read_tar(Path(folder.workflow), path)
+
+    def doctor(self) -> Iterator[Finding]:
+        """Yield what is well and what is missing for plain processes, in some seconds at most."""
+        yield from examine(self._environment.get("PATH", os.defpath), self._interpreters)
 
     def shell_command(self, name: str) -> Sequence[str]:
         """Return the argv of a shell in the job's environment. Raises `NotFound`."""
