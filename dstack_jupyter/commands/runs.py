@@ -57,11 +57,9 @@ def attach(call: Call) -> Run:
     """Show a run live: its card in a notebook, its output in a terminal."""
     run = Run(call.session, call.client().run(call.run_name()))
     earlier = tuple(_tail(call, run))
-    if call.surface.is_program and not run.finished:
-        call.surface.stay(run, earlier=earlier)
+    call.surface.rejoin(run, earlier=earlier)
+    if call.surface.is_program:
         run.check()
-    else:
-        call.surface.present(run, earlier=earlier)
     return run
 
 

@@ -35,6 +35,7 @@ from dstack_engine.spec.profiles import ProfileParameters, apply_profile
 from dstack_jupyter.arguments import surplus_error
 from dstack_jupyter.commands.call import Call
 from dstack_jupyter.commands.views import bytes_text, plan_shown
+from dstack_jupyter.interrupts import uninterrupted
 from dstack_jupyter.run import Run
 from dstack_jupyter.surfaces.base import Choice, Shown, Tell
 
@@ -223,11 +224,13 @@ class Submission:
     def send(self, offers: Sequence[OfferId], tell: Tell) -> RunView:
         """Send the project's files and submit the run."""
         files = None if self.project is None else self._send_files(self.project, tell)
-        return self.client.submit(
-            self.configuration,
-            offers=offers,
-            files=files,
-            project=None if self.project is None else str(self.project),
+        return uninterrupted(
+            lambda: self.client.submit(
+                self.configuration,
+                offers=offers,
+                files=files,
+                project=None if self.project is None else str(self.project),
+            )
         )
 
     def _send_files(self, project: Path, tell: Tell) -> str:

@@ -83,10 +83,13 @@ class Surface(Protocol):
     def choose(self, choice: Choice) -> None:
         """Show the offers and let somebody choose; a notebook returns before anyone has."""
 
-    def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
-        """Show the run, live where that can be; returns at once.
+    def present(self, run: Run) -> None:
+        """Show a run that was just submitted, live where that can be; returns at once."""
 
-        *earlier* is the end of what it has printed so far, where not everything is to be shown.
+    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+        """Show a run of before: a notebook's card returns at once, a terminal stays with it.
+
+        *earlier* is the end of what it has printed so far.
         """
 
     def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:

@@ -118,8 +118,12 @@ class NotebookSurface:
         table.on_submit(submit)
         table.on_cancel(cancel)
 
-    def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+    def present(self, run: Run) -> None:
         """Show the run's card; it lives on by itself."""
+        self._show_card(run, ())
+
+    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+        """Show the run's card with the end of its output; it lives on by itself."""
         self._show_card(run, earlier)
 
     def _show_card(self, run: Run, earlier: Sequence[Frame]) -> RunCard:

@@ -108,10 +108,14 @@ class TerminalSurface:
         with self.progress() as tell:
             choice.run.bind(choice.submit((), tell))
 
-    def present(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+    def present(self, run: Run) -> None:
         """Say in a line that the run goes on; terminal IPython shows its value as well."""
         name = run.name
         self.tell(f"{name} was submitted. See it: {self.program} attach {name}")
+
+    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+        """Write the end of its output, and go on until it has ended."""
+        self.stay(run, earlier=earlier)
 
     def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
         """Write the run's output and states as they come, until it has ended."""
@@ -123,7 +127,7 @@ class TerminalSurface:
         watcher.follow(run.view, told, offset=offset)
         try:
             with self.progress() as tell:
-                self._tell_all(told, tell)
+                self._tell_all(run, told, tell)
         except KeyboardInterrupt:
             raise detached(self.program, run.name) from None
         finally:
@@ -149,11 +153,12 @@ class TerminalSurface:
         sys.stderr.write(sentence + "\n")
         sys.stderr.flush()
 
-    def _tell_all(self, told: _Told, tell: Tell) -> None:
+    def _tell_all(self, run: Run, told: _Told, tell: Tell) -> None:
         state = ""
         while (news := told.news.get()) is not None:
             match news:
                 case RunView():
+                    run.bind(news)
                     if (now := state_of(news)) != state:
                         state = now
                         tell("", None)
