@@ -314,8 +314,8 @@ class JobReconciler:
         if job.offer is None:
             return
         host = self._host(job)
-        at_once = run.abort or job.started_at is None
-        grace = timedelta(0) if at_once else stop_grace(run)
+        # Also of a job that we did not see start yet: its container may be up and at work.
+        grace = timedelta(0) if run.abort else stop_grace(run)
         self._ensure("stop", job, lambda: _patiently(lambda: host.stop(job.container, grace)))
         self._ensure("attend", job, lambda: self._attend(job))
         if run.abort and self._world.activities.is_running("stop", job.container):
