@@ -9,11 +9,16 @@ import pytest
 
 from dstack_engine.home import Home
 from dstack_engine.records.offers import OfferId
-from tests.journeys.engines import DOCKER, PROCESS, EngineProcess
+from tests.journeys.engines import DOCKER, PROCESS, EngineProcess, prepare_forks
 
 ON_BOTH_HOSTS = pytest.mark.parametrize(
     "host", ["process", pytest.param("docker", marks=pytest.mark.docker)]
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> None:
+    prepare_forks()
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from dstack_engine import rehearsal
 from dstack_engine.address import find_engine
 from dstack_engine.client import Client
-from dstack_engine.errors import EngineDown, EngineError
+from dstack_engine.errors import EngineDown, EngineError, NotFound
 from dstack_engine.home import Home
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunView
@@ -34,6 +35,11 @@ PATIENCE = 60.0
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["dstack_engine.rehearsal"])
+
+
+def prepare_forks() -> None:
+    """Start the process that engines are forked from, before any test's home is known to it."""
+    forkserver.ensure_running()
 
 
 @dataclass
@@ -143,7 +149,7 @@ class EngineProcess:
         """Return once the run's newest job has printed *words*."""
 
         def printed() -> bool:
-            with contextlib.suppress(EngineDown, EngineError):
+            with contextlib.suppress(EngineDown, EngineError, NotFound):
                 return words in self.output(name)
             return False
 
