@@ -58,6 +58,8 @@ def _tell(text: str) -> None:
 
 def _with_colour(error: DstackError) -> str:
     text = error.render()
+    if isinstance(error, ConfigurationError) and error.file is not None:
+        text = f"{error.file}: {text}"
     if not sys.stderr.isatty() or "NO_COLOR" in os.environ:
         return f"Error: {text}"
     return f"\x1b[1;31mError:\x1b[0m {text}"

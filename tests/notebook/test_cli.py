@@ -101,3 +101,22 @@ def test_secrets_are_in_no_process_line(project: Path) -> None:
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(b"swordfish" in line for line in lines)
     run(project, "stop", "secret", "-x", "-y")
+
+
+def test_watching_the_list_goes_on_until_ctrl_c(project: Path) -> None:
+    run(project, "engine", "start")
+    with subprocess.Popen(
+        [*PROGRAM, "ps", "-w"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "No runs.\n"
+        run(project, "apply", "-f", "hello.dstack.yml", "-y", "-d", "-n", "seen", *ON_PROCESS)
+        while "seen" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")

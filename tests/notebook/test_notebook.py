@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from pathlib import Path
 from time import monotonic
@@ -170,3 +172,50 @@ def test_help_is_at_every_verb(notebook: Notebook) -> None:
     assert "%%dstack VERB" in notebook.run("%dstack").stdout
     assert "--max-price" in notebook.run("%dstack help task").stdout
     assert "--abort" in notebook.run("%dstack stop --help").stdout
+
+
+def test_a_choice_in_the_table_starts_the_run_and_the_card_takes_its_place(
+    notebook: Notebook,
+) -> None:
+    cell = notebook.run(f"{TASK} -n chosen -o run\ncommands: [echo picked]")
+    assert "1 offer that fits." in cell.text
+    click = (
+        "import gc\nfrom dstack_jupyter.widgets.offers import OffersView\n"
+        "[one for one in gc.get_objects() if isinstance(one, OffersView)][-1].submit()"
+    )
+    assert notebook.run(click).text == "True"
+    assert notebook.run("str(run.wait(60)), run.logs()").text == "('done', 'picked\\n')"
+    notebook.run(
+        "while not all(card.is_frozen for card in gc.get_objects() if "
+        "type(card).__name__ == 'RunCard'): pass"
+    )
+    notebook.run("import time; time.sleep(0.5)")
+    assert len(cell.views) <= 2, "one place, perhaps after that of a progress bar"
+    assert "chosen ended by itself" in cell.text
+    assert "offer that fits" not in cell.text
+
+
+def test_a_waiting_cell_outlives_a_crash_of_the_engine(notebook: Notebook) -> None:
+    notebook.run("%dstack engine start")
+    cell, message_id = notebook.start(
+        f"{TASK} -n tough -y --wait\ncommands: [echo before, sleep 3, echo after]"
+    )
+    with connect(Home.of_user()) as client:
+        await_status(client, "tough", RunStatus.RUNNING)
+        engine = client.engine().pid
+        os.kill(engine, signal.SIGKILL)
+        notebook.finish(cell, message_id)
+        assert cell.status == "ok", cell.error_text
+        assert "before\nafter" in cell.text
+        assert client.engine().pid != engine
+
+
+def test_two_notebooks_share_one_engine_and_see_each_others_runs(
+    notebook: Notebook, project: Path
+) -> None:
+    notebook.run(f"{TASK} -n mine -y --wait\ncommands: [echo hi]")
+    with kernel(project) as other:
+        assert "mine" in other.run("%dstack ps -a").text
+        again = other.run(f"{TASK} -n yours -y --wait\ncommands: [echo hi]")
+        assert again.status == "ok", again.error_text
+    assert "yours" in notebook.run("%dstack ps -a").text
