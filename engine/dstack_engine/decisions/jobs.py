@@ -11,6 +11,7 @@ import signal
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from dstack_engine.decisions import quantities
 from dstack_engine.records.jobs import (
     Job,
     JobReason,
@@ -173,7 +174,7 @@ def _exit(job: Job, seen: Sighting, now: datetime) -> Job:
         return _stop(job, JobReason.MAX_DURATION_EXCEEDED, now)
     if seen.out_of_memory:
         limit = job.reservation.memory_limit_gb if job.reservation else None
-        detail = f"its limit is {limit:g}GB" if limit else None
+        detail = f"its limit is {quantities.size(limit)}" if limit else None
         return _stop(job, JobReason.OUT_OF_MEMORY, now, detail)
     if seen.interrupted:
         return _stop(job, JobReason.INTERRUPTED, now, seen.error)
