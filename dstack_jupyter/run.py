@@ -19,7 +19,7 @@ from typing import Any
 from dstack_engine.errors import DstackError, NotFound, Refused
 from dstack_engine.files.unpacking import unpack_tar
 from dstack_engine.records.events import Frame, Progress, Stream
-from dstack_engine.records.runs import RunStatus, RunView
+from dstack_engine.records.runs import RunReason, RunStatus, RunView
 from dstack_engine.records.sightings import Usage
 from dstack_jupyter.failures import RunFailed, explain
 from dstack_jupyter.rendering.runs import run_html, run_text
@@ -134,9 +134,10 @@ class Run:
         return self._known().status
 
     def check(self) -> None:
-        """Raise `RunFailed` with the reason and the last lines if the run has failed."""
+        """Raise `RunFailed`, with the reason and last lines, if it failed or ran out of time."""
         view = self._known()
-        if view.status is RunStatus.FAILED:
+        timed_out = view.run.reason is RunReason.MAX_DURATION_EXCEEDED
+        if view.status is RunStatus.FAILED or timed_out:
             raise RunFailed(view, self._last_lines())
 
     def logs(self, tail_bytes: int | None = None) -> str:

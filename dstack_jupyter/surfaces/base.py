@@ -74,11 +74,11 @@ class Surface(Protocol):
     def progress(self) -> AbstractContextManager[Tell]:
         """Return what tells how far something is; shown only when it takes longer than a second."""
 
-    def ask(self, question: str) -> bool:
-        """Return whether somebody agrees. Raises `Refused` where nobody can be asked."""
-
     def confirm(self, question: str) -> bool:
-        """Return whether to do what was asked by name; a notebook's cell needs no second word."""
+        """Return whether to do what was asked by name; a notebook's cell needs no second word.
+
+        Raises `Refused` where nobody can be asked.
+        """
 
     def choose(self, choice: Choice) -> None:
         """Show the offers and let somebody choose; a notebook returns before anyone has."""

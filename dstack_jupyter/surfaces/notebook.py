@@ -84,10 +84,6 @@ class NotebookSurface:
         finally:
             self._place = bar.clear() or self._place
 
-    def ask(self, question: str) -> bool:
-        """Agree: in a notebook what is written in the cell is the answer."""
-        return True
-
     def confirm(self, question: str) -> bool:
         """Agree: naming the run in a cell is the confirmation."""
         return True

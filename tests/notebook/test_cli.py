@@ -120,3 +120,15 @@ def test_watching_the_list_goes_on_until_ctrl_c(project: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
+
+
+def test_a_run_out_of_time_is_a_failure_and_a_wrong_file_is_named(project: Path) -> None:
+    (project / "wrong.dstack.yml").write_text("type: task\ncomands: [x]\n")
+    wrong = run(project, "apply", "-f", "wrong.dstack.yml", "-y")
+    assert wrong.returncode == 2
+    assert "wrong.dstack.yml: line 2, column 1: comands" in wrong.stderr
+
+    text = "type: task\nmax_duration: 1s\ncommands: [echo begun, sleep 300]\n"
+    late = run(project, "apply", "-f", "-", "-y", "-n", "late", *ON_PROCESS, text=text)
+    assert late.returncode == 1, late.stderr
+    assert "max_duration" in late.stderr
