@@ -5,10 +5,13 @@ Tests pull from it with the right and the wrong password, and watch a pull's pro
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,16 @@ class Registry:
         finally:
             client.images.remove(name, noprune=True)
         return name
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Let the registry stand still: it takes connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End the registry and remove its images."""

@@ -8,7 +8,6 @@ every attempt's command began exactly once, that its output is complete, and tha
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
 from tests.conftest import end_processes_of, remove_containers_of
 from tests.journeys.engines import DOCKER, PROCESS, EngineProcess, jobs_processes, task, until
-from tests.journeys.witness import Witness
+from tests.journeys.witness import Witness, computers_address
 
 #: So many crashes are lived through at once.
 AT_ONCE = 3
@@ -186,16 +185,9 @@ def walk(
     offer: OfferId, story: str, engine: EngineProcess, tmp_path: Path
 ) -> Iterator[Callable[[int], list[str]]]:
     """The walk of *story* on the test's host."""
-    address = "127.0.0.1" if offer == PROCESS else _gateway()
+    address = "127.0.0.1" if offer == PROCESS else computers_address()
     with Witness(address) as witness:
         yield Walk(STORIES[story], offer, engine.settings, witness, tmp_path).live
-
-
-def _gateway() -> str:
-    """Return the address of this computer as its containers see it."""
-    with contextlib.closing(docker.from_env()) as client:
-        options = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
-    return str(options.get("Gateway") or ipaddress.ip_network(options["Subnet"])[1])
 
 
 def _crash_at(walk: Callable[[int], list[str]], steps: Sequence[int]) -> None:
