@@ -118,7 +118,9 @@ def runs_html(views: Sequence[RunView], now: datetime) -> str:
     return section(_table(views, now).html(counted(len(views), "run")))
 
 
-def facts_of(view: RunView, usage: Usage | None = None, *, ports: bool = True) -> list[str]:
+def facts_of(
+    view: RunView, usage: Usage | None = None, *, ports: bool = True, tried: bool = True
+) -> list[str]:
     """Return what else is known of a run: where it is, its ports, what it uses, what was tried."""
     job = view.job
     facts = [fact for fact in (place_text(job),) if fact]
@@ -126,8 +128,8 @@ def facts_of(view: RunView, usage: Usage | None = None, *, ports: bool = True) -
         facts += [f"port {route.container_port} at {route.url}" for route in job.routes]
     if usage is not None and not view.finished:
         facts.append(usage_text(usage, job))
-    if job is not None:
-        facts += [f"tried {tried.offer}: {tried.why}" for tried in job.tried]
+    if job is not None and tried:
+        facts += [f"tried {failed.offer}: {failed.why}" for failed in job.tried]
     if len(view.jobs) > 1:
         facts.append(counted(len(view.jobs), "attempt"))
     return facts

@@ -88,13 +88,19 @@ def sentence_of(view: RunView) -> str:
 
 
 def status_word(view: RunView) -> str:
-    """Return the run's status, or a finer word where its job knows one."""
+    """Return the run's status, or its job's, which knows more and is heard of first."""
     job = view.job
-    if view.status is RunStatus.PROVISIONING and job and job.status is JobStatus.PULLING:
-        return "pulling"
     if view.status is RunStatus.TERMINATING:
         return "aborting" if view.run.abort else "stopping"
-    return "waiting to retry" if view.status is RunStatus.PENDING else str(view.status)
+    if view.status is RunStatus.PENDING:
+        return "waiting to retry"
+    if job is not None and not view.finished and job.status in _AHEAD:
+        return str(job.status)
+    return str(view.status)
+
+
+#: What a job tells before its run does.
+_AHEAD = frozenset({JobStatus.PROVISIONING, JobStatus.PULLING, JobStatus.RUNNING})
 
 
 def _subject(reason: JobReason) -> str:

@@ -154,15 +154,14 @@ class TerminalSurface:
         sys.stderr.flush()
 
     def _tell_all(self, run: Run, told: _Told, tell: Tell) -> None:
-        state = ""
+        story = _Story()
         while (news := told.news.get()) is not None:
             match news:
                 case RunView():
                     run.bind(news)
-                    if (now := state_of(news)) != state:
-                        state = now
+                    for line in story.go_on(news):
                         tell("", None)
-                        self.tell(now)
+                        self.tell(line)
                 case Frame():
                     tell("", None)
                     self.output(news.stream, news.payload)
@@ -178,12 +177,31 @@ def detached(program: str, name: str) -> Detached:
     )
 
 
-def state_of(view: RunView) -> str:
-    """Return the run's state as a line: its status, place and ports, or its reason."""
-    if view.finished:
-        return explain(view)
-    words = [f"{view.name}: {status_word(view)}", sentence_of(view), *facts_of(view)]
-    return " · ".join(word for word in words if word)
+class _Story:
+    """A run's states told one after the other, each fact once."""
+
+    def __init__(self) -> None:
+        self._state = ""
+        self._told: set[str] = set()
+
+    def go_on(self, view: RunView) -> Iterator[str]:
+        """Yield what is new in *view*: a line for its state, a line for each offer that failed."""
+        if view.finished:
+            yield explain(view)
+            return
+        job = view.job
+        for failed in job.tried if job is not None else ():
+            line = f"{view.name}: {failed.offer} could not be had: {failed.why}"
+            if line not in self._told:
+                self._told.add(line)
+                yield line
+        facts = [fact for fact in (sentence_of(view), *facts_of(view, tried=False)) if fact]
+        state = status_word(view)
+        new = [fact for fact in facts if fact not in self._told]
+        if state != self._state or new:
+            self._state = state
+            self._told.update(new)
+            yield " · ".join([f"{view.name}: {state}", *new])
 
 
 class _Told:
