@@ -44,3 +44,11 @@ def lab(home: Path, tmp_path: Path) -> Iterator[LabServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def docker_home(home: Path, python_image: str) -> str:
+    """A home whose runs have an image that is here, without asking any registry; its name."""
+    home.mkdir(mode=0o700)
+    (home / "config.yml").write_text(f"default_image: {python_image}\n")
+    return python_image

@@ -71,12 +71,16 @@ class LabServer:
 
     def notebook(self, page: Page, name: str, cells: Sequence[str]) -> NotebookPage:
         """Write a notebook of code *cells* into the project and open it on *page*."""
+        self.notebook_file(name, cells)
+        return self.open(page, name)
+
+    def notebook_file(self, name: str, cells: Sequence[str]) -> None:
+        """Write a notebook of code *cells* into the project."""
         contents = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(source) for source in cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
         )
         nbformat.write(contents, self.project / name)
-        return self.open(page, name)
 
     def open(self, page: Page, name: str) -> NotebookPage:
         """Open the project's notebook *name* on *page*, with its kernel ready."""
