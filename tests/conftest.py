@@ -21,6 +21,21 @@ pytest_plugins = ["tests.hosts.fixtures"]
 NOT_OURS_TO_MAKE = ("no GPU",)
 
 
+#: Tests in these folders start engines and kernels, each of which takes a second or more.
+STARTS_ENGINES = ("tests/journeys/", "tests/notebook/", "tests/notebooks/")
+
+#: What lies there and starts nothing.
+STARTS_NOTHING = ("test_arguments.py", "test_magics.py", "test_watching.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts an engine, so that the fast gate stays fast."""
+    for item in items:
+        file = item.path.as_posix()
+        if item.path.name not in STARTS_NOTHING and any(f in file for f in STARTS_ENGINES):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A `DSTACK_JUPYTER_HOME` of this test's own; engines and jobs left in it are ended."""

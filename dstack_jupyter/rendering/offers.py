@@ -115,7 +115,8 @@ def refusal_text(refusal: Refusal) -> str:
 
 def place_of(offer: Offer) -> str:
     """Return an offer's place; this computer's region and type only repeat its backend's name."""
-    words = [word for word in (offer.region, offer.instance_type) if word != offer.backend]
+    known = (offer.backend, str(offer.host))
+    words = [word for word in (offer.region, offer.instance_type) if word not in known]
     return " ".join(word for word in (backend_text(offer), *words) if word)
 
 
