@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from dstack_engine.errors import Conflict, LeaseLost, NotFound
+from dstack_engine.errors import Conflict, DiskFull, LeaseLost, NotFound
 from dstack_engine.records.events import Event
 from dstack_engine.records.instances import Instance, InstanceStatus
 from dstack_engine.records.jobs import Job
@@ -228,9 +228,12 @@ class Store:
 
     @contextmanager
     def transaction(self, now: datetime) -> Iterator[Transaction]:
-        """Do everything inside or nothing; tell the listeners after the commit."""
+        """Do everything inside or nothing; tell the listeners after the commit.
+
+        Raises `DiskFull`.
+        """
         with self._writing:
-            with self._writer.begin() as connection:
+            with _disk_full_told(), self._writer.begin() as connection:
                 transaction = Transaction(connection, now)
                 yield transaction
             events = tuple(transaction.events)
@@ -325,6 +328,20 @@ def _configure_connection(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+@contextmanager
+def _disk_full_told() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        # SQLite says "disk I/O error" where it could not even write its journal.
+        if not any(words in str(error.orig) for words in ("disk is full", "disk I/O error")):
+            raise
+        raise DiskFull(
+            "the disk of the engine's home is full: nothing can be saved",
+            hint="Free some; runs go on when there is room.",
+        ) from error
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
