@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -114,12 +115,11 @@ def _cell(offer: OfferId, options: str, name: str | None = None) -> str:
 @contextmanager
 def project() -> Iterator[None]:
     """A small project as the current folder: its files travel with every run."""
-    before = os.getcwd()
+    before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for number in range(10):
-            with open(f"module_{number}.py", "w") as file:
-                file.write(f"VALUE = {number}\n" * 100)
+            Path(f"module_{number}.py").write_text(f"VALUE = {number}\n" * 100)
         try:
             yield
         finally:

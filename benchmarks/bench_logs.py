@@ -41,7 +41,8 @@ begun, sent, total = time.time(), 0, {RATE * SECONDS}
 while sent < total:
     due = min(int((time.time() - begun) * {RATE}), total)
     now = time.time()
-    sys.stdout.write("".join(f"{{number:07d}} {{now:.6f}} step loss lr\\n" for number in range(sent, due)))
+    lines = (f"{{number:07d}} {{now:.6f}} step loss lr\\n" for number in range(sent, due))
+    sys.stdout.write("".join(lines))
     sys.stdout.flush()
     sent = due
     time.sleep(0.005)

@@ -18,7 +18,7 @@ import psutil
 
 from dstack_engine import __version__
 from dstack_engine.decisions import placement, routes
-from dstack_engine.decisions.scripts import check_script
+from dstack_engine.decisions.scripts import check_script, registry_login_of
 from dstack_engine.errors import Conflict, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
@@ -129,6 +129,8 @@ class Engine:
         _refuse_unsupported(configuration)
         refuse_secrets(configuration)
         check_script(configuration)
+        resolved = _resolve(configuration, environment or {})
+        registry_login_of(configuration, resolved)  # raises Refused: it names what is not there
         chosen = self._agree(self.plan(configuration), offers)
         if files is not None:
             self.world.blobs.files(files)  # raises NotFound: they did not arrive
@@ -144,7 +146,7 @@ class Engine:
             offers=chosen,
             files=files,
             project=project,
-            environment=_resolve(configuration, environment or {}),
+            environment=resolved,
         )
         self._insert(run, now)
         self.world.checkpoint("run submitted")

@@ -13,6 +13,7 @@ from dstack_engine.decisions.scripts import (
     check_script,
     image_for,
     job_script,
+    registry_login_of,
     script_of,
 )
 from dstack_engine.errors import Refused
@@ -217,3 +218,16 @@ def test_a_working_dir_outside_of_the_project_is_refused(given: str) -> None:
 def test_an_entrypoint_with_an_open_quote_is_refused() -> None:
     with pytest.raises(Refused, match="cannot be split into words"):
         check_script(wants('entrypoint: "sh -c \'x"'))
+
+
+LOGIN = "image: x/y\nregistry_auth: {username: fox, password: '${{ env.TOKEN }}'}\nenv: [TOKEN]\n"
+
+
+def test_a_registrys_password_may_be_a_variable_of_the_run() -> None:
+    assert registry_login_of(wants(LOGIN), {"TOKEN": "p w"}) == ("fox", "p w")
+    assert registry_login_of(wants(""), {}) is None
+
+
+def test_a_registrys_password_that_names_no_variable_of_the_run_is_refused() -> None:
+    with pytest.raises(Refused, match=r"registry_auth names env\.TOKEN, which the run does not"):
+        registry_login_of(wants(LOGIN), {"OTHER": "1"})

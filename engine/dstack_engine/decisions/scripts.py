@@ -17,6 +17,7 @@ from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import HostKind, Offer
 from dstack_engine.records.runs import Run
 from dstack_engine.spec.configurations import DevEnvironmentConfiguration, RunConfiguration
+from dstack_engine.spec.interpolation import interpolate
 
 #: Where the project's files are in a container.
 WORKFLOW = "/workflow"
@@ -126,6 +127,27 @@ def check_script(wanted: RunConfiguration) -> None:
     """Raise `Refused` for what could never be started, while the author still looks."""
     working_dir_of(wanted)
     entrypoint_of(wanted)
+
+
+def registry_login_of(
+    wanted: RunConfiguration, environment: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Return user name and password of the image's registry, `${{ env.X }}` filled in.
+
+    Raises `Refused` where one of them names a variable that the run does not have.
+    """
+    auth = wanted.registry_auth
+    if auth is None:
+        return None
+    variables = {f"env.{name}": value for name, value in environment.items()}
+    login = [interpolate(text, variables) for text in (auth.username, auth.password)]
+    missing = sorted({name for part in login for name in part.missing})
+    if missing:
+        raise Refused(
+            f"registry_auth names {', '.join(missing)}, which the run does not have",
+            hint="List the variable under `env`; its value is then taken from your environment.",
+        )
+    return login[0].text, login[1].text
 
 
 def working_dir_of(wanted: RunConfiguration) -> str:

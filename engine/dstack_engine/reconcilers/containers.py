@@ -11,6 +11,7 @@ from dstack_engine.decisions.scripts import (
     entrypoint_of,
     image_for,
     job_script,
+    registry_login_of,
     script_of,
 )
 from dstack_engine.home import Home
@@ -102,10 +103,8 @@ def image_of(configuration: Runnable, offer: Offer, settings: Settings) -> str |
 
 
 def _registry_auth(run: Run) -> RegistryAuth | None:
-    auth = run.configuration.registry_auth
-    if auth is None:
-        return None
-    return RegistryAuth(auth.username, auth.password)
+    login = registry_login_of(run.configuration, run.environment)
+    return None if login is None else RegistryAuth(*login)
 
 
 def _limits(reservation: Reservation) -> Limits:
