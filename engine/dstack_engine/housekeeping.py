@@ -133,7 +133,7 @@ class Housekeeping:
         freed = 0
         for folder in folders:
             job = jobs.get(folder.name)
-            if job is None or (keep == timedelta(0) and self._is_over(job, keep)):
+            if job is None or self._is_over(job, keep):
                 freed += _size_of(folder)
                 shutil.rmtree(folder, ignore_errors=True)
         return freed
