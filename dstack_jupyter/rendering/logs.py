@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstack_jupyter.rendering.markup import BORDER, CODE_FONT, escape, muted, tag
+from dstack_jupyter.rendering.markup import CODE_FONT, escape, muted, tag
 from dstack_jupyter.rendering.quantities import counted
 from dstack_jupyter.terminal import Colour, Line, LogScreen, Style
 
@@ -29,8 +29,8 @@ def log_html(screen: LogScreen, last: int | None = None) -> str:
     earlier = _earlier(screen, last)
     mark = tag("i", muted(earlier)) + "\n" if earlier else ""
     style = (
-        f"font-family:{CODE_FONT};font-size:12px;line-height:1.45;margin:6px 0 0;padding:6px 8px;"
-        f"border:1px solid {BORDER};border-radius:4px;max-height:26em;overflow:auto;"
+        f"font-family:{CODE_FONT};font-size:12px;line-height:1.45;margin:6px 0 0;padding:8px 10px;"
+        "border:0;border-radius:4px;background:rgba(128,128,128,.1);max-height:26em;overflow:auto;"
         "white-space:pre-wrap;overflow-wrap:anywhere"
     )
     body = mark + "\n".join(_line_html(line) for line in lines)

@@ -55,7 +55,7 @@ def link(url: str) -> str:
 
 def section(content: str) -> str:
     """Return the frame that a whole view stands in."""
-    return tag("div", content, f"font-family:{FONT};font-size:13px;line-height:1.5;max-width:72em")
+    return tag("div", content, f"font-family:{FONT};font-size:13px;line-height:1.5;max-width:76em")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def run_html(
     parts = [tag("div", head, "font-size:14px")]
     if sentence := sentence_of(view):
         parts.append(tag("div", escape(sentence)))
-    parts.append(tag("div", " &rarr; ".join(_step_html(s) for s in steps_of(view, progress))))
+    parts.append(_steps_html(steps_of(view, progress)))
     parts += [tag("div", muted(fact)) for fact in facts_of(view, usage, ports=False)]
     parts += [tag("div", port) for port in _ports_html(view.job)]
     if screen is not None:
@@ -191,11 +191,22 @@ def _step_text(step: Step) -> str:
     return " ".join(word for word in words if word)
 
 
+def _steps_html(steps: Sequence[Step]) -> str:
+    """Return the steps beside each other, each under its piece of the way, as in a live card."""
+    cells = "".join(_step_html(step) for step in steps)
+    return tag("div", cells, "display:flex;flex-wrap:wrap;gap:4px 2px;margin:8px 0 6px")
+
+
 def _step_html(step: Step) -> str:
-    text = escape(_step_text(step))
+    behind = step.state in (StepState.DONE, StepState.CURRENT)
+    mark = tag("span", _MARKS[step.state], f"color:{BLUE if behind else MUTED};font-size:10px")
+    label = escape(step.label) if behind else muted(step.label)
+    words = " ".join(filter(None, (clock_text(step.at) if step.at else "", plain(step.text))))
+    below = tag("div", muted(words), "font-size:12px;font-variant-numeric:tabular-nums")
+    line = f"flex:1 1 7em;border-top:2px solid {BLUE if behind else BORDER};padding-top:3px"
     if step.state is StepState.CURRENT:
-        return tag("b", text)
-    return text if step.state is StepState.DONE else muted(_step_text(step))
+        label = tag("b", label)
+    return tag("div", f"{mark} {label}{below}", line)
 
 
 def _ports_html(job: Job | None) -> list[str]:

@@ -187,7 +187,8 @@ class Offers {
     this.cancel.hidden = !offers.length;
     this.submit.disabled = frozen;
     this.cancel.disabled = frozen;
-    setText(this.submit, count ? `Submit on ${count === 1 ? "the chosen offer" : `the ${count} chosen`}` : "Submit on any that fits");
+    const all = offers.length === 1 ? "Submit" : "Submit on any that fits";
+    setText(this.submit, count ? `Submit on ${count === 1 ? "the chosen offer" : `the ${count} chosen`}` : all);
     for (const box of this.root.querySelectorAll("input[type=checkbox]")) box.disabled = frozen;
   }
 

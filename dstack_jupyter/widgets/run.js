@@ -20,6 +20,7 @@ class Card {
     this.store = store;
     this.root = root;
     this.asked = false;
+    this.wish = ""; // what was asked for and is not seen in the run yet: "stopping", "aborting"
     this.build();
   }
 
@@ -91,6 +92,11 @@ class Card {
     this.drawUsage(run.usage);
     this.stop.disabled = run.final || this.asked || run.stopping;
     this.abort.disabled = run.final || run.aborting;
+    if (run[this.wish]) {
+      this.wish = "";
+      this.question.hidden = true;
+      this.say("");
+    }
     if (run.final) {
       this.question.hidden = true;
       this.buttons.hidden = true;
@@ -143,7 +149,7 @@ class Card {
     if (message.type === "drawn") {
       this.view.refresh();
       const count = this.store.screen.dropped + this.store.screen.count - (this.store.screen.column ? 0 : 1);
-      setText(this.lines, count ? `${Math.max(count, 1).toLocaleString("en")} lines` : "No output yet");
+      setText(this.lines, count < 1 ? "No output yet" : count === 1 ? "1 line" : `${count.toLocaleString("en")} lines`);
       this.root.classList.toggle("dstack-empty", this.store.at === 0);
     }
     if (message.type === "stop-answer") this.answered(message);
@@ -174,12 +180,13 @@ class Card {
   }
 
   async confirmed(abort) {
-    this.question.hidden = true;
+    this.wish = abort ? "aborting" : "stopping";
+    this.question.replaceChildren(element("span", "", {}, abort ? "Aborting …" : "Stopping …"));
     this.asked = true;
     this.stop.disabled = true;
     this.abort.disabled = abort;
-    this.say(abort ? "Aborting …" : "Stopping …");
     if (await stopOverHttp(this.run, abort)) return;
+    this.question.hidden = true;
     this.model.send({ type: "stop", abort });
     this.say("Asked the kernel to stop it; a kernel that is busy answers when its cell has ended.");
   }

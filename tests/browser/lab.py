@@ -15,9 +15,12 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Locator, Page, expect
 
-#: Lab shows every cell at once and asks nothing: no news, no "select a kernel" after a restart.
+#: Lab shows every cell at once and asks nothing: no news, no "select a kernel" on a busy machine.
 SETTINGS = {
-    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/notebook-extension/tracker": {
+        "windowingMode": "none",
+        "autoStartDefaultKernel": True,
+    },
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 START_PATIENCE = 60.0  # seconds; Lab answers after two or three, the rest is for a busy machine
