@@ -363,7 +363,7 @@ def _add_events(app: FastAPI, engine: Engine) -> None:
             cursor=start,
             logs=logs,
             read_events=lambda after, limit: store.events(after=after, limit=limit),
-            list_logs=engine.log_names,
+            list_logs=engine.logs_of,
             read_log=engine.read_log,
         )
         return StreamingResponse(feeds.stream_events(engine, feed), media_type="text/event-stream")

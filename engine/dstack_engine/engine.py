@@ -211,16 +211,17 @@ class Engine:
             raise NotFound(f"Run {name!r} has not begun: there is nothing of it to see yet.")
         return job
 
-    def log_names(self, name: str) -> list[str]:
-        """Return the names of the logs of all jobs of a run; empty where there is none.
+    def logs_of(self, name: str) -> dict[str, int]:
+        """Return the names of the logs of a run, with the end of each; none where it is not there.
 
         A log is named as its container: a name that no later run of the same name has again.
         """
         try:
             run = self.world.store.run(name).record
         except NotFound:
-            return []
-        return [kept.record.container for kept in self.world.store.jobs(run_id=run.id)]
+            return {}
+        jobs = [kept.record for kept in self.world.store.jobs(run_id=run.id)]
+        return {job.container: self.log(job).end for job in jobs}
 
     def history(self, *, after: int, run: str | None, limit: int) -> list[Event]:
         """Return what happened later than event number *after*; to one run, or to all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -68,22 +68,30 @@ class Feed:
     #: Names of the runs whose output is wanted.
     logs: Sequence[str]
     read_events: Callable[[int, int], Sequence[Event]]
-    list_logs: Callable[[str], Sequence[str]]
+    #: A run's logs, each with the offset at which it ends now.
+    list_logs: Callable[[str], Mapping[str, int]]
     read_log: Callable[[str, int, int], Sequence[Frame]]
 
     def collect(self) -> Iterator[Update]:
-        """Yield what is new; ends when there is nothing more at present."""
-        while events := self.read_events(self.cursor.sequence, EVENTS_AT_ONCE):
+        """Yield what is new; ends when there is nothing more at present.
+
+        What was printed before an event is told before it, so a run's end comes after its last
+        word. However fast a job prints, no event waits for what it prints meanwhile.
+        """
+        while True:
+            events = self.read_events(self.cursor.sequence, EVENTS_AT_ONCE)
+            for run in self.logs:
+                for log, end in self.list_logs(run).items():
+                    yield from self._collect_log(run, log, end)
             for event in events:
                 self.cursor.sequence = event.sequence
                 yield RecordChanged(str(self.cursor), event)
-        for run in self.logs:
-            for log in self.list_logs(run):
-                yield from self._collect_log(run, log)
+            if not events:
+                return
 
-    def _collect_log(self, run: str, log: str) -> Iterator[Update]:
+    def _collect_log(self, run: str, log: str, end: int) -> Iterator[Update]:
         offset = self.cursor.offsets.get(log, 0)
-        while frames := self.read_log(log, offset, LOG_BYTES_AT_ONCE):
+        while offset < end and (frames := self.read_log(log, offset, LOG_BYTES_AT_ONCE)):
             for frame in frames:
                 offset = self.cursor.offsets[log] = frame.next_offset
                 yield LogWritten(str(self.cursor), run, log, frame)

@@ -85,8 +85,11 @@ def test_a_stream_cut_anywhere_goes_on_without_gap_or_repeat(
             return []
         return [Frame(offset, offset + len(piece), Stream.STDOUT, NOON, piece)]
 
+    def logs_of(_run: str) -> dict[str, int]:
+        return {"fox-0-0-1-0af3c5": len(output)}
+
     def feed(cursor: str) -> Feed:
-        return Feed(Cursor.parse(cursor), ["fox"], lambda *_: [], lambda _run: ["j"], read_log)
+        return Feed(Cursor.parse(cursor), ["fox"], lambda *_: [], logs_of, read_log)
 
     cursor, got = "0", b""
     for cut in [*cuts, len(output) + 1]:
@@ -96,3 +99,16 @@ def test_a_stream_cut_anywhere_goes_on_without_gap_or_repeat(
             assert isinstance(update, LogWritten)
             cursor, got = update.cursor, got + update.frame.payload
     assert got == output
+
+
+def test_the_last_word_is_told_before_the_end_and_no_end_waits_for_later_words() -> None:
+    def read_log(_log: str, offset: int, _size: int) -> list[Frame]:
+        return [Frame(offset, offset + 5, Stream.STDOUT, NOON, b"word\n")]  # for ever
+
+    def read_events(after: int, _limit: int) -> list[Event]:
+        return [Event(1, NOON, RUN)] if after < 1 else []
+
+    feed = Feed(Cursor(), ["fox"], read_events, lambda _run: {"log": 15}, read_log)
+    told = list(feed.collect())
+    assert [type(update) for update in told] == [LogWritten] * 3 + [RecordChanged]
+    assert told[-1].cursor == "1;log=15"  # type: ignore[union-attr]  # it has one
