@@ -1,4 +1,4 @@
-"""Output that is too much, not text, or never a line: it all arrives, or a mark says what did not."""
+"""Output that is too much, not text, or never a line: it arrives, or a mark says what did not."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_a_pull_is_told_while_it_lasts(
     assert ready.until_ended(name).status is RunStatus.DONE
     until(lambda: any(one.progress.fraction for one in told), "a progress to be told")
     steps = {one.progress.step for one in told}
-    assert steps <= {"pulling", "unpacking"}
+    assert steps <= {"pulling", "unpacking", "pulled"}
     fractions = [one.progress.fraction for one in told if one.progress.fraction is not None]
     assert fractions == sorted(fractions)
     assert any("MB" in one.progress.text for one in told)

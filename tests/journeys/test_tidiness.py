@@ -1,9 +1,12 @@
-"""What is over goes away: by `delete`, by `prune`, after its time, and all of it at the uninstall."""
+"""What is over goes away: by `delete`, by `prune`, after its time; at the uninstall all of it."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import docker
 import pytest
@@ -64,7 +67,7 @@ def test_a_prune_leaves_active_runs_alone(offer: OfferId, engine: EngineProcess)
     assert job is not None
     left = [name.removeprefix("container ") for name in remains(engine)]
     assert left == [job.container] * 2
-    with pytest.raises(Conflict, match="Stop it first"):
+    with pytest.raises(Conflict, match="is running"):
         engine.client.delete(active)
     engine.client.stop(active, abort=True)
     engine.until_ended(active)
@@ -113,17 +116,33 @@ def _hear(engine: EngineProcess, cursor: str) -> tuple[str, bytes]:
     return cursor, heard
 
 
+def documented_commands() -> list[list[str]]:
+    """Return our own commands of the documentation, in its order, to be run by this Python."""
+    text = (Path(__file__).parents[2] / "docs/uninstall.md").read_text()
+    block = text.partition("## To take everything away")[2].split("```")[1]
+    lines = [line.partition("#")[0].split() for line in block.splitlines()]
+    ours = [words[1:] for words in lines if words[:1] == ["dstack-jupyter"]]
+    return [[str(Path(sys.executable).with_name("dstack-jupyter")), *words] for words in ours]
+
+
 @ON_BOTH_HOSTS
-def test_the_uninstall_leaves_nothing(offer: OfferId, engine: EngineProcess) -> None:
+@pytest.mark.slow
+def test_the_documented_uninstall_leaves_nothing(offer: OfferId, engine: EngineProcess) -> None:
     ended_run(engine.start(), offer)
     active = engine.submit("commands: [echo up, sleep 1000]", offer).name
     engine.until_prints(active, b"up")
-    # As documented: prune everything, stop the engine with its runs, delete the home.
-    engine.client.stop(active, abort=True)
-    engine.until_ended(active)
-    engine.client.prune(everything=True)
-    engine.client.stop_engine(stop_runs=True)
-    engine.wait()
+    commands = documented_commands()
+    assert len(commands) >= 3
+    for command in commands:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    until(lambda: engine.ended and not processes_of(engine.home), "the engine to go")
     shutil.rmtree(engine.home.root)
-    assert processes_of(engine.home) == {}
     assert _containers(engine.home) == []
