@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.browser.lab import LabServer
@@ -26,6 +26,7 @@ def browser() -> Iterator[Browser]:
     )
     if setup.returncode != 0:
         pytest.skip(f"needs a browser: {setup.stderr.strip()}")
+    expect.set_options(timeout=chromium.PATIENCE_MS)
     with sync_playwright() as playwright, chromium.launched(playwright) as launched:
         yield launched
 

@@ -56,9 +56,12 @@ def saved_outputs(path: Path, cell: int) -> list[Any]:
     return outputs
 
 
-def engine_pid(home: Path) -> int:
-    """Return the process that is the engine of *home* now."""
-    return int(json.loads((home / "engine.json").read_text())["pid"])
+def engine_pid(home: Path) -> int | None:
+    """Return the process that is the engine of *home* now; None while there is none."""
+    try:
+        return int(json.loads((home / "engine.json").read_text())["pid"])
+    except FileNotFoundError:
+        return None
 
 
 def wait_until(true: Callable[[], bool], what: str, *, patience: float = 30.0) -> None:
