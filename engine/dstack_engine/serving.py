@@ -6,6 +6,7 @@ gracefully; whatever ends it, runs go on.
 
 from __future__ import annotations
 
+import gc
 import logging
 import logging.handlers
 import os
@@ -90,6 +91,8 @@ def _serve(world: World) -> None:
     threading.Thread(target=world.list_offers, name="first look", daemon=True).start()
     port = listener.getsockname()[1]
     publish(home, EngineAddress(port, token, os.getpid(), __version__, PROTOCOL))
+    gc.freeze()  # modules and schemas stay; the collector need not look at them ever again
+    gc.enable()
     logger.info("The engine %s listens on 127.0.0.1:%d.", __version__, port)
     try:
         server.run(sockets=[listener])
