@@ -314,6 +314,94 @@ def test_a_follower_killed_again_and_again_loses_and_repeats_nothing(ground: Gro
     assert ended.stderr == errors * 6
 
 
+ENGINE = """
+import sys
+from pathlib import Path
+from dstack_engine.hosts.base import ContainerSpec
+from dstack_engine.hosts.docker import DockerHost
+url, name, image, label, script, log = sys.argv[1:]
+host = DockerHost(url)
+host.start(ContainerSpec(name, {"test": label}, script, image=image), None, Path(log))
+host.attend(name, Path(log))
+"""
+
+#: Prints lines in pieces, bars, lines above 16 KB, by two streams at once, with and without pauses.
+PRINTER = """
+import random, sys, time
+rng = random.Random(int(sys.argv[1]))
+streams = {b"out": sys.stdout.buffer, b"err": sys.stderr.buffer}
+for n in range(300):
+    name = rng.choice((b"out", b"err"))
+    end = rng.choice((b"\\r", b" ", b"\\n", b"\\n", b"." * rng.choice((1, 9000, 40000))))
+    streams[name].write(b"%s-%d" % (name, n) + end)
+    streams[name].flush()
+    if rng.random() < 0.3:
+        time.sleep(rng.choice((0.001, 0.02, 0.04)))
+for name, stream in streams.items():
+    stream.write(b"\\n%s ends\\n" % name)
+    stream.flush()
+"""
+
+
+def printed_by(seed: int) -> tuple[bytes, bytes]:
+    """Return what the printer prints, as a pipe has it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PRINTER, str(seed)], capture_output=True, check=True
+    )
+    return ended.stdout, ended.stderr
+
+
+def kill_once_more_came(process: subprocess.Popen[bytes], ground: Ground, log: Path) -> None:
+    """Kill the process when the log has grown, or let it be when it has ended."""
+    before = LogReader(log).end
+    eventually(
+        lambda: LogReader(log).end > before + 2000 or process.poll() is not None, "more output"
+    )
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_lines_seen_early_are_neither_lost_nor_repeated_by_an_engine_that_is_killed(
+    ground: Ground, seed: int
+) -> None:
+    script = f"exec python3 -c '{PRINTER}' {seed}\n"
+    spec = ground.spec(script)
+    log = ground.log(spec.name)
+    arguments = [spec.name, str(spec.image), ground.labels["test"], script, str(log)]
+    url: str = ground.host.base_url  # type: ignore[attr-defined]
+    engine = subprocess.Popen([sys.executable, "-c", ENGINE, url, *arguments])
+
+    for _ in range(seed):
+        kill_once_more_came(engine, ground, log)
+        engine = subprocess.Popen([sys.executable, "-c", FOLLOWER, url, spec.name, str(log)])
+    engine.wait(60)
+
+    ended = ground.wait(spec.name)
+    assert (ended.stdout, ended.stderr) == printed_by(seed)
+
+
+def test_an_attachment_that_breaks_costs_nothing_but_early_sight(ground: Ground) -> None:
+    name = ground.start(
+        "printf bar; while [ ! -e go ]; do sleep 0.02; done; echo ' over'; printf end\n"
+    )
+    ground.follow(name)
+    ground.wait_for_output(name, b"bar")
+
+    ground.host._attachments.get(name).close()  # type: ignore[attr-defined]
+    ground.host.execute(name, ["touch", "go"], lambda *_: None)
+
+    assert ground.wait(name).stdout == b"bar over\nend"
+
+
+def test_a_container_that_nobody_attends_is_not_held_up(ground: Ground) -> None:
+    name = ground.start("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo last\n")
+    client = docker.APIClient(ground.host.base_url, timeout=60)  # type: ignore[attr-defined]
+    client.wait(name)
+
+    assert ground.wait(name).stdout == b"x" * 5_000_000 + b"\nlast\n"
+
+
 def test_attending_again_after_the_end_adds_nothing(ground: Ground) -> None:
     name = ground.start("printf 'a\\nb'; printf c >&2\n")
     first = ground.wait(name)

@@ -85,6 +85,19 @@ def test_output_comes_while_the_command_runs(ground: Ground) -> None:
     assert ground.host.look(name).container is Container.UP
 
 
+def test_a_line_is_seen_while_it_grows(real: Ground) -> None:
+    wait = "while [ ! -e go$i ]; do sleep 0.01; done"
+    script = f"for i in 1 2 3 4; do printf '\\r%s0%%' $i; {wait}; done; printf ' done\\n'\n"
+    name = real.start(script)
+    real.follow(name)
+
+    for step in (1, 2, 3, 4):
+        real.wait_for_output(name, b"\r%d0%%" % step)
+        real.host.execute(name, ["touch", f"go{step}"], lambda *_: None)
+
+    assert real.wait(name).stdout == b"\r10%\r20%\r30%\r40% done\n"
+
+
 def test_after_an_engine_restart_output_goes_on_with_neither_gap_nor_repeat(real: Ground) -> None:
     name = real.start("for i in $(seq 1 200); do echo $i; sleep 0.01; done\n")
     for _ in range(4):

@@ -17,16 +17,17 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from docker import APIClient
 from docker.errors import APIError
 from docker.errors import NotFound as DockerNotFound
 
-from dstack_engine.errors import ContainerFailed, DstackError, HostUnreachable, NotFound
+from dstack_engine.errors import ContainerFailed, HostUnreachable, NotFound
 from dstack_engine.hosts import docker_wire
 from dstack_engine.hosts.base import ContainerSpec, ExecResult, Files, ProgressSink
-from dstack_engine.hosts.docker_archives import OwnedTar, Owner, owner_of
+from dstack_engine.hosts.docker_archives import Owner, owned, owner_of
+from dstack_engine.hosts.docker_attachment import Attachments
 from dstack_engine.hosts.docker_containers import WORKFLOW, creation, write_own_tar
 from dstack_engine.hosts.docker_errors import (
     CONNECTION_ERRORS,
@@ -94,6 +95,7 @@ class DockerHost:
         self._starting = tuple(threading.Lock() for _ in range(POOL_SIZE))
         self._client: APIClient | None = None
         self._cpu = CpuMeter()
+        self._attachments = Attachments(self.base_url)
         self._gpu_question = GpuQuestion(self.base_url)
         self._default_images = default_images
 
@@ -152,8 +154,13 @@ class DockerHost:
         ):
             if not self._create(spec) and not self._never_ran(spec.name):
                 return
-            self._fill(spec, files)
-            self._api.start(spec.name)
+            self._attachments.add(spec.name)
+            try:
+                self._fill(spec, files)
+                self._api.start(spec.name)
+            except BaseException:
+                self._attachments.drop(spec.name)
+                raise
 
     def _create(self, spec: ContainerSpec) -> bool:
         """Create the container; return False when one of its name exists."""
@@ -186,7 +193,7 @@ class DockerHost:
             if write is None:
                 continue
             if owner != Owner():
-                write = _owned(write, owner)
+                write = owned(write, owner)
             docker_wire.put_archive(self.base_url, spec.name, folder, write)
 
     def attend(self, name: str, log: Path) -> None:
@@ -198,8 +205,10 @@ class DockerHost:
         """
         if self.look(name).container in (Container.ABSENT, Container.CREATED):
             return
-        follower = LogFollower(self.base_url, name, log, self._log_cap, self._on_output)
+        attachment = self._attachments.get(name)
+        follower = LogFollower(self.base_url, name, log, self._log_cap, self._on_output, attachment)
         follower.follow(lambda: self.look(name).container is Container.UP)
+        self._attachments.drop(name)
 
     def look(self, name: str) -> Sighting:
         """Return what there is of the container now."""
@@ -237,6 +246,7 @@ class DockerHost:
     def remove(self, name: str) -> None:
         """End the container at once and take away all of it, files included."""
         self._cpu.forget(name)
+        self._attachments.drop(name)
         with self._calling(f"remove {name}"):
             try:
                 self._api.remove_container(name, force=True, v=True)
@@ -295,7 +305,7 @@ class DockerHost:
                 output = self._api.exec_start(made["Id"], stream=True, demux=True)
             except APIError as error:
                 if isinstance(error, DockerNotFound) or "is not running" in explanation(error):
-                    raise _not_running(name) from error
+                    raise NotFound(f"the run's container {name} does not run") from error
                 raise
         for stream, payload in self._demultiplexed(output, name):
             sink(stream, payload)
@@ -389,11 +399,3 @@ def _image(spec: ContainerSpec) -> str:
     if spec.image is None:
         raise ContainerFailed(f"{spec.name} has no image, and a Docker Engine needs one")
     return spec.image
-
-
-def _owned(write: Callable[[BinaryIO], None], owner: Owner) -> Callable[[BinaryIO], None]:
-    return lambda target: write(cast(BinaryIO, OwnedTar(target, owner)))
-
-
-def _not_running(name: str) -> DstackError:
-    return NotFound(f"the run's container {name} does not run")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from docker import APIClient
 from docker.errors import NotFound
@@ -66,6 +66,11 @@ def _table(api: APIClient, container: str, path: str) -> Iterator[list[str]]:
         text = file.read().decode(errors="replace") if file else ""
     for line in text.splitlines():
         yield line.strip().split(":")
+
+
+def owned(write: Callable[[BinaryIO], None], owner: Owner) -> Callable[[BinaryIO], None]:
+    """Return what writes the tar that *write* writes, its entries made *owner*'s."""
+    return lambda target: write(cast(BinaryIO, OwnedTar(target, owner)))
 
 
 class OwnedTar(RawIOBase):

@@ -6,14 +6,16 @@ Called by the Docker host's `attend`; `docker_logs` knows what is stored already
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from docker.errors import APIError, NotFound
 
+from dstack_engine.errors import DiskFull
+from dstack_engine.hosts.docker_attachment import Attachment
 from dstack_engine.hosts.docker_errors import explanation, translated
 from dstack_engine.hosts.docker_logs import (
     TAIL,
@@ -47,6 +49,8 @@ class LogFollower:
     log_cap: int
     #: Called when something was added to the log.
     on_output: Callable[[], None]
+    #: Tells of lines before they have ended, where there is one.
+    attachment: Attachment | None = None
 
     def follow(self, is_up: Callable[[], bool]) -> None:
         """Return when the container has ended and all its output lies in the log.
@@ -98,9 +102,33 @@ class LogFollower:
         source = self._open(stored.since_ns, follow=follow, tail=tail)
         if source is None:
             return
-        with closing(source), closing(LogWriter(self.log, self.log_cap)) as writer:
-            copier = LogCopier(writer, stored, within=tail)
+        with (
+            closing(source),
+            closing(LogWriter(self.log, self.log_cap)) as writer,
+            self._attachment(writer, stored) as attachment,
+        ):
+            delivered = attachment.delivered if attachment else None
+            copier = LogCopier(writer, stored, within=tail, delivered=delivered)
+            if attachment:
+                attachment.join(copier, self.on_output)
             copy_log(self._reader(source), copier, self.on_output)
+            if attachment and not follow:
+                attachment.give_rest(copier)
+
+    @contextmanager
+    def _attachment(self, writer: LogWriter, stored: Stored) -> Iterator[Attachment | None]:
+        """Lend the attachment, if it tells of what the log holds; it is left in the end."""
+        attachment = self.attachment
+        if attachment is None or stored.lost or not attachment.fits(writer.end):
+            yield None
+            return
+        try:
+            yield attachment
+        except DiskFull:
+            attachment.give_up()
+            raise
+        finally:
+            attachment.leave(writer.end)
 
     def _open(self, since_ns: int, *, follow: bool, tail: int | None) -> LogStream | None:
         """Return the engine's stream; None when the container is gone, or going."""

@@ -7,21 +7,29 @@ disagree with the log after a crash. To resume, the engine is asked again for a 
 that end, the end is searched, and what follows it is new. That holds too when entries lie in
 another order than their times (two streams) and when several have the same time.
 
+A line is an entry when it has ended, which is late for a progress bar. So the beginning of one may
+be written early, as `docker_attachment` got to know of it: in frames marked `EARLY`, which are no
+entries. When the entry comes, as many of its bytes are left out as were written early; one of
+which nothing is left leaves a note of how many early bytes are still ahead. Thus what a stream is
+ahead is known from its last frames, at any moment at which the writer may be killed.
+
 Called by the Docker host's `attend`.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from threading import Event
-from time import monotonic
+from threading import Event, Lock
+from time import monotonic, time_ns
 
 from dstack_engine.errors import DiskFull
+from dstack_engine.hosts.log_format import EARLY, NOTE, STREAM_BITS
 from dstack_engine.hosts.logs import LogReader, LogWriter
 
 #: How far back to ask again: entries of two streams may lie out of order by a little.
@@ -45,6 +53,10 @@ _SECOND = 19
 #: The stream in which the engine tells its own errors; such an entry has no time.
 _ENGINE_ERROR = 3
 _NEWLINE = 0x0A
+#: What a note says: how many early bytes are still ahead of the entry, and its last byte.
+_NOTE = struct.Struct("<IB")
+#: As many of a stream's last bytes are remembered to compare.
+RECENT = 64
 
 #: What a reader sees where the engine dropped output before it could be read.
 LOST = b"\n[... some output was not kept: the Docker Engine's own log was full ...]\n"
@@ -78,6 +90,8 @@ class Stored:
     unended: dict[int, int] = field(default_factory=dict)
     #: What lay between the end and `since_ns` is lost; a mark says so.
     lost: bool = False
+    #: How many bytes of each stream were written early and are yet to come as entries.
+    ahead: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Stored:
@@ -85,25 +99,51 @@ class Stored:
         end: tuple[int, int] | None = None
         count = 0
         last: dict[int, tuple[int, bool]] = {}
+        ahead: dict[int, int] = {}
         for frames in LogReader(folder).backwards():
-            for time_ns, stream, _, last_byte in reversed(frames):
-                end = end or (time_ns, stream)
-                last.setdefault(stream, (time_ns, last_byte == _NEWLINE))
-            same = sum((time_ns, stream) == end for time_ns, stream, _, _ in frames)
+            for at, code, length, ending in reversed(frames):
+                stream, early, last_byte = code & STREAM_BITS, 0, ending[-1]
+                if code & EARLY:
+                    early = length
+                elif code & NOTE:
+                    early, last_byte = _NOTE.unpack(ending)
+                if early and stream not in last:
+                    ahead[stream] = ahead.get(stream, 0) + early
+                if not code & EARLY:
+                    end = end or (at, stream)
+                    last.setdefault(stream, (at, last_byte == _NEWLINE))
+            same = sum((at, code & ~NOTE) == end for at, code, _, _ in frames)
             count += same
             if len(last) == 2 and not same:
                 break
         if end is None:
-            return cls()
-        unended = {stream: time_ns for stream, (time_ns, ended) in last.items() if not ended}
+            return cls(ahead=ahead)
+        unended = {stream: at for stream, (at, ended) in last.items() if not ended}
         # All pieces of a line carry the time at which it began: an unended line goes on with that.
         since = max(min([end[0], *unended.values()]) - OVERLAP_NS, 0)
-        newest = max(time_ns for time_ns, _ in last.values())
-        return cls(*end, count, since, newest, unended)
+        newest = max(at for at, _ in last.values())
+        return cls(*end, count, since, newest, unended, ahead=ahead)
 
     def given_up(self) -> Stored:
         """Return where to go on when the engine has dropped the place at which this ends."""
         return Stored(since_ns=self.newest_ns + 1, newest_ns=self.newest_ns, lost=True)
+
+
+class Delivered:
+    """What of a container's output, from its beginning on, has come as entries, by stream."""
+
+    def __init__(self) -> None:
+        self.total: dict[int, int] = {}
+        #: The last bytes of it, `RECENT` at most.
+        self.recent: dict[int, bytes] = {}
+
+    def add(self, stream: int, payload: bytes) -> None:
+        """Count what has come now."""
+        self.total[stream] = self.total.get(stream, 0) + len(payload)
+        ending = payload[-RECENT:]
+        if len(ending) < RECENT:
+            ending = (self.recent.get(stream, b"") + ending)[-RECENT:]
+        self.recent[stream] = ending
 
 
 class LogCopier:
@@ -113,8 +153,21 @@ class LogCopier:
     to be: among the first *within* entries, or among those of its time.
     """
 
-    def __init__(self, writer: LogWriter, stored: Stored, *, within: int | None = None) -> None:
+    def __init__(
+        self,
+        writer: LogWriter,
+        stored: Stored,
+        *,
+        within: int | None = None,
+        delivered: Delivered | None = None,
+    ) -> None:
         self._writer = writer
+        self._lock = Lock()
+        #: Why the last early bytes could not be written.
+        self._full: OSError | None = None
+        self._delivered = Delivered() if delivered is None else delivered
+        #: Never holds a stream of which nothing is ahead.
+        self._ahead = dict(stored.ahead)
         self._stored = stored
         self._within = within
         self._seen = 0
@@ -132,15 +185,41 @@ class LogCopier:
         Raises `DiskFull`, and `StreamBroken` at an error of the engine; what was stored until then
         is found again when the log is resumed.
         """
+        with self._lock:
+            self._feed(block)
+
+    def write_early(self, choose: Callable[[Mapping[int, int]], Mapping[int, bytes]]) -> bool:
+        """Write what *choose* returns for each stream; return whether there was anything.
+
+        It is told how many bytes of each stream are ahead. Nothing is written before the end of
+        what is stored was found, nor on a full disk. For another thread than the one that feeds.
+        """
+        with self._lock:
+            if self._to_find or self._full:
+                return False
+            chosen = choose(self._ahead)
+            at = time_ns()
+            try:
+                self._writer.append_many([(s | EARLY, at, piece) for s, piece in chosen.items()])
+            except OSError as error:
+                self._full = error  # Some of it may be there: the log has to be looked at again.
+                return False
+            for stream, piece in chosen.items():
+                self._ahead[stream] = self._ahead.get(stream, 0) + len(piece)
+            return bool(chosen)
+
+    def _feed(self, block: bytes) -> None:
         entries = self._rest + block if self._rest else block
         start = self._skip(entries) if self._to_find else 0
         frames = self._frames(entries, start)
         if self._lost and frames:
             # Not at the time of an entry, or the mark would be counted as one.
-            stream, time_ns, _ = frames[0]
-            frames.insert(0, (stream, time_ns - 1, LOST))
+            code, at, _ = frames[0]
+            frames.insert(0, (code & STREAM_BITS, at - 1, LOST))
             self._lost = False
         try:
+            if self._full is not None:
+                raise self._full
             self._writer.append_many(frames)
         except OSError as error:
             folder = self._writer.folder
@@ -160,10 +239,10 @@ class LogCopier:
             end = _entry_end(entries, place)
             if end > total or entries[place] == _ENGINE_ERROR:
                 break
-            time_ns = self._time(entries[place + _HEADER : place + _HEADER + _STAMP])
-            if time_ns > self._stored.newest_ns + OVERLAP_NS or self._seen == self._within:
+            at = self._time(entries[place + _HEADER : place + _HEADER + _STAMP])
+            if at > self._stored.newest_ns + OVERLAP_NS or self._seen == self._within:
                 raise EndNotFound
-            if time_ns == self._stored.time_ns and entries[place] == self._stored.stream:
+            if at == self._stored.time_ns and entries[place] == self._stored.stream:
                 self._to_find -= 1
             place = end
             self._seen += 1
@@ -174,7 +253,7 @@ class LogCopier:
         frames: list[tuple[int, int, bytes]] = []
         parts: list[bytes] = []
         held, run, last, second = 0, 0, b"", b""
-        unended, total = self._unended, len(entries)
+        unended, ahead, total = self._unended, self._ahead, len(entries)
         while place + _HEADER <= total:
             begin = place + _HEADER + _STAMP
             end = _entry_end(entries, place)
@@ -186,30 +265,57 @@ class LogCopier:
                 break
             apart = stream != run or stamp == last or held > _FRAME_BYTES
             if apart or not stamp.startswith(second):
-                if parts:
-                    frames.append((run, self._time(last), b"".join(parts)))
+                self._join(frames, run, last, parts)
                 parts, held, run, second = [], 0, stream, stamp[:_SECOND]
+            text = entries[begin + 1 : end]
             ended = entries[end - 1] == _NEWLINE
             if unended or not ended:
-                parts += self._lost_newline(stream, self._time(stamp), ended)
-            parts.append(entries[begin + 1 : end])
-            held += end - begin
+                text = self._lost_newline(stream, self._time(stamp), ended) + text
+            if ahead and stream in ahead:
+                self._join(frames, run, last, parts)
+                parts, held = [], 0
+                text = self._without_early(frames, stream, stamp, text)
+                run = stream if text else 0  # Nothing may be joined with a note.
+            if run:
+                parts.append(text)
+                held += len(text)
             place, last = end, stamp
-        if parts:
-            frames.append((run, self._time(last), b"".join(parts)))
+        self._join(frames, run, last, parts)
         self._rest = entries[place:]
         return frames
 
-    def _lost_newline(self, stream: int, time_ns: int, ended: bool) -> list[bytes]:
+    def _join(
+        self, frames: list[tuple[int, int, bytes]], stream: int, stamp: bytes, parts: list[bytes]
+    ) -> None:
+        if parts:
+            payload = b"".join(parts)
+            self._delivered.add(stream, payload)
+            frames.append((stream, self._time(stamp), payload))
+
+    def _without_early(
+        self, frames: list[tuple[int, int, bytes]], stream: int, stamp: bytes, text: bytes
+    ) -> bytes:
+        """Return what of an entry's *text* was not written early; leave a note when nothing is."""
+        taken = min(self._ahead[stream], len(text))
+        self._delivered.add(stream, text[:taken])
+        self._ahead[stream] -= taken
+        if taken == len(text):
+            note = _NOTE.pack(self._ahead[stream], text[-1] if text else 0)
+            frames.append((stream | NOTE, self._time(stamp), note))
+        if not self._ahead[stream]:
+            del self._ahead[stream]
+        return text[taken:]
+
+    def _lost_newline(self, stream: int, at: int, ended: bool) -> bytes:
         """Return the end of the line before, where the engine forgot it.
 
         The `local` log driver of Docker 20 drops the newline of lines above 16 KB. Pieces of one
         line share their time, so an entry of another time begins a new line.
         """
-        began = self._unended.pop(stream, time_ns)
+        began = self._unended.pop(stream, at)
         if not ended:
-            self._unended[stream] = time_ns
-        return [] if began == time_ns else [b"\n"]
+            self._unended[stream] = at
+        return b"" if began == at else b"\n"
 
     def _time(self, stamp: bytes) -> int:
         """Return the ns since the epoch of ``2026-11-21T07:21:36.171146384Z``."""

@@ -1,4 +1,4 @@
-"""Bare HTTP to the Docker Engine, for what must be quick or huge: a ping, logs, a tar going up.
+"""Bare HTTP to the Docker Engine, for what must be quick or huge: a ping, output, a tar going up.
 
 The docker SDK decodes a followed log chunk by chunk, one chunk for every line, at a tenth of the
 speed. Asked in HTTP/1.0 the engine sends it as one plain stream. Used by the Docker host alone.
@@ -7,8 +7,11 @@ speed. Asked in HTTP/1.0 the engine sends it as one plain stream. Used by the Do
 from __future__ import annotations
 
 import json
+import math
+import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from io import RawIOBase
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -121,6 +124,42 @@ class LogStream:
 
     def close(self) -> None:
         """Close the connection."""
+        self._answer.close()
+        self._connection.close()
+
+
+class AttachStream:
+    """What a container prints from now on, as it comes, with an eight-byte header to each piece.
+
+    To have all of it, it is opened before the container is started. Raises as `LogStream` does.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._connection = PlainConnection(url, timeout=ANSWER_TIMEOUT)
+        query = urlencode({"stream": 1, "stdout": 1, "stderr": 1})
+        self._connection.request("POST", f"/containers/{quote(name)}/attach?{query}")
+        self._socket = self._connection.sock
+        self._answer = self._connection.getresponse()
+        _raise_for_status(self._answer)
+        self._socket.settimeout(None)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until something has come, *seconds* at most; return whether it has."""
+        return bool(self._poll.poll(None if seconds is None else math.ceil(seconds * 1000)))
+
+    def read(self, size: int) -> bytes:
+        """Return what has come, at most *size* bytes; nothing at the end."""
+        return self._answer.read1(size)
+
+    def interrupt(self) -> None:
+        """Have a waiting reader see the end; for any thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection; for the thread that reads."""
         self._answer.close()
         self._connection.close()
 

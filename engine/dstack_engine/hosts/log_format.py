@@ -14,6 +14,16 @@ STDERR = 2
 #: Not output: a mark, made by the reader, where output was not kept.
 CUT = 3
 
+#: Added to a stream's code: output that was kept before its source had told of it, as the Docker
+#: Engine tells of a line only when it has ended; see `hosts.docker_logs`.
+EARLY = 0x10
+#: Added to a stream's code: no output, but a note about such a piece of it.
+NOTE = 0x20
+#: What of a code is the stream.
+STREAM_BITS = 0x0F
+
+_CODES = frozenset(kind | code for kind in (0, EARLY, NOTE) for code in (STDOUT, STDERR))
+
 #: The word for each stream, as in `records.events.Stream`.
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr", CUT: "cut"}
 
@@ -64,7 +74,7 @@ class LogFrame:
 
 
 def joined(block: bytes, offset: int, budget: int) -> list[LogFrame]:
-    """Cut a block into frames, neighbours of one stream joined."""
+    """Cut a block into frames, neighbours of one stream joined; a note is a frame of nothing."""
     frames: list[LogFrame] = []
     view = memoryview(block)
     place, total, size = 0, len(block), HEADER.size
@@ -83,11 +93,12 @@ def joined(block: bytes, offset: int, budget: int) -> list[LogFrame]:
         following = place + size + length
         if following > total or not is_plausible(code, length):
             break
-        apart = code != stream or held + length > JOINED_PAYLOAD or time_ns - began_ns > JOINED_NS
+        kind = code & STREAM_BITS
+        apart = kind != stream or held + length > JOINED_PAYLOAD or time_ns - began_ns > JOINED_NS
         if apart:
             finish()
-            begin, stream, began_ns, held = place, code, time_ns, 0
-        parts.append(view[place + size : following])
+            begin, stream, began_ns, held = place, kind, time_ns, 0
+        parts.append(view[place + size : following] if code < NOTE else view[:0])
         held += length
         budget -= length
         place = following
@@ -104,7 +115,7 @@ def pieces(payload: bytes, size: int) -> list[bytes]:
 
 def is_plausible(stream: int, length: int) -> bool:
     """Tell whether a header can be one of ours; damage on disk is not."""
-    return stream in (STDOUT, STDERR) and 0 < length <= MAX_PAYLOAD
+    return stream in _CODES and 0 < length <= MAX_PAYLOAD
 
 
 def whole_bytes(fd: int) -> int:

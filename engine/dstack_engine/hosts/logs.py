@@ -48,6 +48,9 @@ __all__ = [
     "LogWriter",
 ]
 
+#: How many of a frame's last bytes `LogReader.backwards` tells.
+ENDING = 8
+
 _CAP_FILE = "cap"
 _READ_BLOCK = 1 << 20
 
@@ -86,6 +89,8 @@ class LogWriter:
 
     def append_many(self, frames: list[tuple[int, int, bytes]]) -> None:
         """Write pieces of output, in order, by one call of the system for each segment.
+
+        A piece's stream may carry `EARLY` or `NOTE` of `hosts.log_format`.
 
         Raises `OSError` when the disk is full; the frames of the failed call are then absent as a
         whole, those before it stay.
@@ -224,11 +229,11 @@ class LogReader:
                 break
         return last, count
 
-    def backwards(self) -> Iterator[list[tuple[int, int, int, int]]]:
+    def backwards(self) -> Iterator[list[tuple[int, int, int, bytes]]]:
         """Yield each segment's frames in order, the newest segment first.
 
-        A frame is (time in ns, stream, length, last byte). Whoever follows a source with times of
-        its own finds out from it what is stored already.
+        A frame is (time in ns, code, length, its last bytes, `ENDING` at most). Whoever follows a
+        source with times of its own finds out from it what is stored already.
         """
         for segment in reversed(list_segments(self.folder)):
             try:
@@ -238,11 +243,11 @@ class LogReader:
                 continue
             found, place = [], 0
             while place + HEADER.size <= len(data):
-                stream, time_ns, length = HEADER.unpack_from(data, place)
+                code, time_ns, length = HEADER.unpack_from(data, place)
                 place += HEADER.size + length
-                if not is_plausible(stream, length) or place > len(data):
+                if not is_plausible(code, length) or place > len(data):
                     break
-                found.append((time_ns, stream, length, data[place - 1]))
+                found.append((time_ns, code, length, data[place - min(length, ENDING) : place]))
             yield found
 
     def _read(self, segments: list[tuple[int, int]], offset: int, max_bytes: int) -> list[LogFrame]:
