@@ -100,6 +100,8 @@ class NotebookSurface:
         def submit(offers: Sequence[OfferId]) -> None:
             choice.run.bind(choice.submit(offers, tell))
             card = self._card(choice.run.last_view)
+            name = choice.run.name
+            table.tell(f"Submitted as {name}; {self.program} attach {name} shows it.")
             # Static in between: a front end hides the output of a widget that closes, and would
             # hide the card with it if the card had come straight into the table's place.
             table.freeze()

@@ -224,4 +224,8 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+function initialize({ model }) {
+  model.send({ type: "hello" });
+}
+
+export default { initialize, render };

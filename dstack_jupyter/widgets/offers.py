@@ -67,6 +67,7 @@ class OffersView(anywidget.AnyWidget):
         self._on_submit: list[OnSubmit] = []
         self._on_cancel: list[OnCancel] = []
         self._handle: DisplayHandle | None = None
+        self._pages = 0  # that have opened this table, reloaded ones counted again
         refused = plan.total_refused or plan.refusals
         super().__init__(
             title=title,
@@ -136,6 +137,10 @@ class OffersView(anywidget.AnyWidget):
         if self._handle is None:
             return
         self._handle.update(self.frozen_bundle(), raw=True)  # type: ignore[no-untyped-call]
+        # A page that was reloaded does not know the output by its id any more: there the table
+        # stays with its last message, for closing it would leave nothing.
+        if self._pages > 1:
+            return
         self.close()
         self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away, and the copy stays
 
@@ -168,6 +173,8 @@ class OffersView(anywidget.AnyWidget):
 
     def _heard(self, _: object, content: Mapping[str, object], buffers: Sequence[object]) -> None:
         match content.get("type"):
+            case "hello":
+                self._pages += 1
             case "submit":
                 ids = content.get("ids")
                 chosen = [str(one) for one in ids] if isinstance(ids, list) else []

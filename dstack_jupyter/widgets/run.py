@@ -56,6 +56,7 @@ class RunCard(anywidget.AnyWidget):
         self._handle: DisplayHandle | None = None
         self._freezing = False
         self._frozen = False
+        self._pages = 0  # that have opened this card, reloaded ones counted again
         self._gone = threading.Event()
         super().__init__(key=uuid.uuid4().hex, run=run_state(view, _now()))
         self.on_msg(self._heard)
@@ -183,6 +184,9 @@ class RunCard(anywidget.AnyWidget):
         # Without a handle somebody else shows it, and it cannot be replaced: the live card stays.
         if handle is not None:
             handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
+        # A page that was reloaded does not know the output by its id any more: there the card stays
+        # as it ended, for closing it would leave nothing.
+        if handle is not None and self._pages <= 1:
             self.close()
             self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away; the copy stays
         self._gone.set()
@@ -203,6 +207,7 @@ class RunCard(anywidget.AnyWidget):
     def _heard(self, _: object, content: Mapping[str, object], buffers: Sequence[object]) -> None:
         match content.get("type"):
             case "hello":
+                self._pages += 1
                 self._beat()
                 if self._output.sent:
                     self._send_output(self._output.reset())

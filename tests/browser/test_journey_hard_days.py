@@ -116,6 +116,29 @@ def test_a_mistake_is_two_lines_and_run_all_stops_there(
     expect(notebook.output(2)).to_have_text("")
 
 
+def test_a_page_that_is_reloaded_shows_the_run_live_and_then_its_end(
+    lab: LabServer, page: Page, docker_home: str
+) -> None:
+    start = (
+        "%%dstack task --name looked-at-again -y\ncommands:\n  - echo before\n"
+        "  - while [ ! -e /tmp/go ]; do sleep 0.1; done\n  - echo after\n"
+    )
+    cells = [LOAD, start, "%dstack exec looked-at-again touch /tmp/go"]
+    notebook = lab.notebook(page, "again.ipynb", cells)
+    notebook.run(0)
+    output = notebook.run(1)
+    expect(card(output).get_by_role("region", name="Output")).to_contain_text("before")
+    notebook.save()
+    page.reload()
+    notebook.wait_until_idle()
+    expect(card(output).get_by_role("region", name="Output")).to_contain_text("before")
+    picture(page, "reloaded-live")
+    notebook.run(2)
+    expect(output).to_contain_text("looked-at-again ended by itself with exit code 0")
+    expect(output).to_contain_text("after")
+    picture(page, "reloaded-ended")
+
+
 def test_a_card_gets_over_the_death_of_the_engine(
     lab: LabServer, page: Page, home: Path, docker_home: str, tmp_path: Path
 ) -> None:

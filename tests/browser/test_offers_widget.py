@@ -71,7 +71,7 @@ def test_the_filter_takes_several_words_and_says_how_many_are_left(page: Page) -
 def test_any_that_fits_is_one_click_and_a_double_click_submits_once(page: Page) -> None:
     shown = a_table(page, LOCAL, SPOT)
     page.get_by_role("button", name="Submit on any that fits").dblclick()
-    assert shown.sent == [{"type": "submit", "ids": []}]
+    assert shown.sent[1:] == [{"type": "submit", "ids": []}]
     expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
     expect(page.get_by_role("checkbox").first).to_be_disabled()
 
@@ -84,7 +84,7 @@ def test_several_are_chosen_by_keyboard_and_submitted_in_the_plans_order(page: P
     submit = page.get_by_role("button", name="Submit on the 2 chosen")
     submit.focus()
     page.keyboard.press("Enter")
-    assert shown.sent == [{"type": "submit", "ids": [LOCAL.id, SMALL.id]}]
+    assert shown.sent[1:] == [{"type": "submit", "ids": [LOCAL.id, SMALL.id]}]
     assert page.evaluate("model.get('selected')") == [LOCAL.id, SMALL.id]
 
 
@@ -98,7 +98,7 @@ def test_a_refusal_is_told_and_the_choice_is_open_again(page: Page) -> None:
     shown.change("message", "port 8000 is taken")
     expect(page.get_by_text("port 8000 is taken")).to_be_visible()
     page.get_by_role("button", name="Submit").click()
-    assert len(shown.sent) == 2
+    assert len(shown.sent) == 3
 
 
 def test_a_kernel_that_does_not_answer_is_spoken_of(page: Page) -> None:
