@@ -11,7 +11,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -312,14 +312,22 @@ class Client:
 
     @contextmanager
     def _stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
-        with (
-            self._translated(),
-            self._http.stream(method, self._url(path), **self._named(arguments)) as answer,
-        ):
-            if answer.is_error:
-                answer.read()
-            _raise_for(answer)
-            yield answer
+        with self._translated():
+            try:
+                answer = self._begin(method, path, arguments)
+            except httpx.ConnectError:
+                self._forget()  # restarted on another port, perhaps; nothing was asked yet
+                answer = self._begin(method, path, arguments)
+            with closing(answer):
+                if answer.is_error:
+                    answer.read()
+                _raise_for(answer)
+                yield answer
+
+    def _begin(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
+        """Ask, and return the answer with its body still to come."""
+        request = self._http.build_request(method, self._url(path), **self._named(arguments))
+        return self._http.send(request, stream=True)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
