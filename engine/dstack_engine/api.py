@@ -265,7 +265,10 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
     def read_logs(
         name: str, offset: Place = 0, follow: bool = False, tail: Place | None = None
     ) -> Response:
-        """The output of the run's newest job, a JSON object a line."""
+        """The output of the run's newest job, a JSON object a line; followed from its beginning."""
+        if follow and engine.run(name).job is None:
+            waiting = feeds.follow_log(engine, name, None, offset)
+            return StreamingResponse(waiting, media_type="application/x-ndjson")
         job = engine.newest_job(name)
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]

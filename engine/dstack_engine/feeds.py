@@ -89,14 +89,21 @@ def read_log(engine: Engine, log: str, offset: int) -> Iterator[bytes]:
         offset = frames[-1].next_offset
 
 
-async def follow_log(engine: Engine, name: str, log: str, offset: int) -> AsyncIterator[bytes]:
-    """Yield the output of one job, and of the attempts that follow it, until the run has ended."""
+async def follow_log(
+    engine: Engine, name: str, log: str | None, offset: int
+) -> AsyncIterator[bytes]:
+    """Yield the output of one job, and of the attempts that follow it, until the run has ended.
+
+    *log* is None for a run that has no job yet.
+    """
     woken, subscription = _listen(engine)
     try:
         while True:
             woken.clear()
             view = await run_in_threadpool(engine.run, name)
-            while frames := await run_in_threadpool(engine.read_log, log, offset, 1 << 20):
+            while log and (
+                frames := await run_in_threadpool(engine.read_log, log, offset, 1 << 20)
+            ):
                 offset = frames[-1].next_offset
                 yield b"".join(_line(frame_to_json(frame)) for frame in frames)
             newest = view.job
