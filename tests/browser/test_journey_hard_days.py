@@ -140,7 +140,7 @@ def test_a_page_that_is_reloaded_shows_the_run_live_and_then_its_end(
 
 
 def test_a_card_gets_over_the_death_of_the_engine(
-    lab: LabServer, page: Page, home: Path, docker_home: str, tmp_path: Path
+    lab: LabServer, page: Page, home: Path, docker_home: str
 ) -> None:
     start = (
         "%%dstack task --name survivor -y\ncommands:\n  - echo before\n"
