@@ -82,7 +82,7 @@ def test_a_gigabyte_is_printed_in_bounded_memory_and_room(
     offer: OfferId, engine: EngineProcess
 ) -> None:
     engine.settings.append("log_limit: 64MB")
-    text = "commands: [echo first, 'yes 0123456789abcde | head -n 62500000', echo last]"
+    text = "commands: [echo first, 'yes $(printf %0999d 7) | head -n 1000000', echo last]"
     name = engine.start().submit(text, offer).name
     before = engine.client.engine().memory_mb
     most = before
