@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from dstack_engine.client import Client
-from dstack_engine.errors import DstackError, NotFound
+from dstack_engine.errors import CursorTooOld, DstackError, NotFound
 from dstack_engine.records.events import Event, Frame, Progress
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import Run, RunView
@@ -168,6 +168,9 @@ class Watcher:
                     failures = 0
                     if not self._take(update, generation):
                         return
+            except CursorTooOld:
+                # Nobody read for very long: begin with the present, and look at every run anew.
+                self._known = False
             except DstackError as error:
                 logger.debug("the event stream broke off: %s", error)
             except Exception:

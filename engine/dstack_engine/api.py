@@ -38,7 +38,7 @@ from dstack_engine.records.updates import (
     PruneReport,
 )
 from dstack_engine.spec.configurations import Runnable
-from dstack_engine.streams import Cursor, Feed
+from dstack_engine.streams import Feed
 
 logger = logging.getLogger(__name__)
 
@@ -356,14 +356,11 @@ def _add_events(app: FastAPI, engine: Engine) -> None:
         """Everything that happens, and the output of the runs in `logs`, as server-sent events.
 
         `cursor` is the id of the last event seen: the stream goes on from there without gap or
-        repeat. Without it, it begins with the present.
+        repeat, or answers `cursor-too-old`. Without it, it begins with the present.
         """
         store = engine.world.store
-        start = (
-            Cursor.parse(cursor) if cursor else Cursor(await run_in_threadpool(store.last_sequence))
-        )
         feed = Feed(
-            cursor=start,
+            cursor=await run_in_threadpool(engine.find_cursor, cursor),
             logs=logs,
             read_events=lambda after, limit: store.events(after=after, limit=limit),
             list_logs=engine.logs_of,

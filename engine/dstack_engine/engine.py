@@ -19,7 +19,7 @@ import psutil
 from dstack_engine import __version__
 from dstack_engine.decisions import placement, routes
 from dstack_engine.decisions.scripts import check_script, registry_login_of
-from dstack_engine.errors import Conflict, LeaseLost, NotFound, Refused
+from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
 from dstack_engine.reconcilers.containers import image_of
@@ -37,6 +37,7 @@ from dstack_engine.spec.configurations import Runnable, TaskConfiguration
 from dstack_engine.spec.names import check_name, random_name
 from dstack_engine.spec.secrets import refuse_secrets
 from dstack_engine.store.store import Kept
+from dstack_engine.streams import Cursor
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +228,22 @@ class Engine:
         """Return what happened later than event number *after*; to one run, or to all."""
         run_id = self._named(run).record.id if run is not None else None
         return self.world.store.events(after=after, run_id=run_id, limit=limit)
+
+    def find_cursor(self, text: str | None) -> Cursor:
+        """Return the place in the event stream that *text* names; the present for None.
+
+        Raises `CursorTooOld` where the events after that place are forgotten already.
+        """
+        store = self.world.store
+        if text is None:
+            return Cursor(store.last_sequence())
+        cursor = Cursor.parse(text)
+        if cursor.sequence + 1 < store.first_sequence():
+            raise CursorTooOld(
+                "What happened since then is partly forgotten.",
+                hint="Read the runs as they are now, and begin the stream with the present.",
+            )
+        return cursor
 
     # --- into the container ------------------------------------------------------------------
 

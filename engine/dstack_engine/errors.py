@@ -9,7 +9,8 @@
     ├── Conflict                     a name, port or state that is taken
     ├── Refused                      the engine will not: no offers, over a limit
     │   ├── NoOffers
-    │   └── TooLarge
+    │   ├── TooLarge
+    │   └── CursorTooOld
     ├── EngineError                  the engine itself, seen from a client
     │   ├── EngineDown
     │   ├── EngineStartFailed
@@ -138,6 +139,13 @@ class TooLarge(Refused):
 
     code = "too-large"
     http_status = 413
+
+
+class CursorTooOld(Refused):
+    """The event stream cannot go on from a place that long ago: what came next is forgotten."""
+
+    code = "cursor-too-old"
+    http_status = 410
 
 
 class EngineError(DstackError):

@@ -51,7 +51,13 @@ def connect(
 
 
 def _start(home: Home, on_wait: Callable[[str], None] | None) -> None:
-    home.make()
+    try:
+        home.make()
+    except OSError as error:
+        raise EngineStartFailed(
+            f"The engine's home {home.root} cannot be made: {error.strerror}.",
+            hint="Set DSTACK_JUPYTER_HOME to a folder that you may write to, on a disk with room.",
+        ) from error
     with _turn(home.root / "start.lock"):
         if find_engine(home) is None:
             _await_engine(home, _spawn(home), on_wait)

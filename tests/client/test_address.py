@@ -10,7 +10,7 @@ import pytest
 
 from dstack_engine.address import EngineAddress, find_engine, has_crashed, publish, take_lock
 from dstack_engine.client import Client
-from dstack_engine.errors import EngineDown, EngineVersionMismatch
+from dstack_engine.errors import EngineDown, EngineStartFailed, EngineVersionMismatch
 from dstack_engine.home import Home
 from dstack_engine.launcher import connect
 from dstack_engine.records.updates import PROTOCOL
@@ -65,6 +65,13 @@ def test_without_an_engine_a_client_says_how_to_start_one(own_home: Home) -> Non
     with pytest.raises(EngineDown) as refusal:
         connect(own_home, start=False)
     assert "engine start" in (refusal.value.hint or "")
+
+
+def test_a_home_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineStartFailed, match="cannot be made") as refusal:
+        connect(Home(tmp_path / "file" / "home"))
+    assert "DSTACK_JUPYTER_HOME" in (refusal.value.hint or "")
 
 
 def test_an_engine_of_another_version_is_refused_with_what_to_do(own_home: Home) -> None:

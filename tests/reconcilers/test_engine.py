@@ -12,7 +12,14 @@ import pytest
 
 from dstack_engine.backends.registry import Registry
 from dstack_engine.engine import Engine
-from dstack_engine.errors import Conflict, ImageUnavailable, NoOffers, NotFound, Refused
+from dstack_engine.errors import (
+    Conflict,
+    CursorTooOld,
+    ImageUnavailable,
+    NoOffers,
+    NotFound,
+    Refused,
+)
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.home import Home
 from dstack_engine.live import Live
@@ -255,6 +262,21 @@ def test_an_active_run_is_not_deleted(ground: Ground) -> None:
 def test_a_variable_that_only_its_name_is_known_of_is_refused(ground: Ground) -> None:
     with pytest.raises(Refused, match="TOKEN"):
         ground.submit(env=["TOKEN"])
+
+
+def test_a_place_in_the_stream_that_is_forgotten_is_refused_not_skipped(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.submit()
+    ground.until_status("fox", RunStatus.RUNNING)
+    assert ground.engine.find_cursor("1").sequence == 1
+    monkeypatch.setattr("dstack_engine.store.store.EVENTS_KEPT", 2)
+    ground.world.store.forget_old_events()
+    newest = ground.world.store.last_sequence()
+    with pytest.raises(CursorTooOld):
+        ground.engine.find_cursor("1")
+    assert ground.engine.find_cursor(str(newest - 2)).sequence == newest - 2
+    assert ground.engine.find_cursor(None).sequence == newest
 
 
 def test_a_new_engine_goes_on_where_the_old_one_was(ground: Ground, tmp_path: Path) -> None:
