@@ -31,7 +31,8 @@ check: venv  ## the fast gate, under a minute: format, lint, types, layers, quic
 test: check  ## check, and everything with real Docker, browser and notebooks, under 25 minutes
 	scripts/setup-docker.sh
 	scripts/setup-browser.sh
-	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or browser or slow) and not soak"
+	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or slow) and not browser and not soak"
+	$(PYTEST) -q -n 2 --dist loadfile -m "browser and not soak"  # its event loop bears no other
 
 prove: venv  ## the long soaks, under 30 minutes
 	scripts/setup-docker.sh

@@ -32,6 +32,7 @@ from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.jobs import Job, JobStatus
 from dstack_engine.records.offers import Offer, OfferId, Plan
 from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
+from dstack_engine.records.sightings import Container
 from dstack_engine.records.updates import PROTOCOL, EngineInfo, EngineSettings
 from dstack_engine.spec.configurations import Runnable, TaskConfiguration
 from dstack_engine.spec.names import check_name, random_name
@@ -289,6 +290,10 @@ class Engine:
 
     def _running_job(self, name: str) -> Job:
         job = self.newest_job(name)
+        # What it prints may be seen a moment before the job loop has seen that it runs.
+        starting = job.status is JobStatus.PULLING
+        if starting and self._host(job).look(job.container).container is Container.UP:
+            return job
         if job.status is not JobStatus.RUNNING:
             raise Conflict(f"Run {name!r} does not run: it is {job.status}.")
         return job
