@@ -57,6 +57,9 @@ _UNFIT_REASONS: dict[type[DstackError], JobReason] = {
     ContainerFailed: JobReason.CREATING_CONTAINER_ERROR,
 }
 
+#: Statuses of a job whose container is to run.
+_WANTED = frozenset({JobStatus.PULLING, JobStatus.RUNNING})
+
 #: How long to wait before a host that does not answer is asked again.
 UNREACHABLE_WAIT = timedelta(seconds=1)
 
@@ -298,14 +301,26 @@ class JobReconciler:
             host.remove(job.container)
             raise
         world.checkpoint("job started")
-        if not self._still_wanted(job):
-            host.remove(job.container)
+        self._end_unwanted(job)
 
     def _still_wanted(self, job: Job) -> bool:
         """Tell whether the job was not ended meanwhile: a long pull is not waited for."""
         kept = self._world.store.job(job.id)
-        wanted = (JobStatus.PULLING, JobStatus.RUNNING)
-        return kept is not None and kept.record.status in wanted
+        return kept is not None and kept.record.status in _WANTED
+
+    def _end_unwanted(self, job: Job) -> None:
+        """End the container just started if its job was ended meanwhile.
+
+        Whoever ended it may have found no container to stop yet. What it left stays for `pull`.
+        """
+        kept = self._world.store.job(job.id)
+        found = self._world.store.run_by_id(job.run_id)
+        host = self._host(job)
+        if kept is None or found is None:
+            host.remove(job.container)
+        elif kept.record.status not in _WANTED:
+            at_once = kept.record.finished or found.record.abort
+            host.stop(job.container, timedelta(0) if at_once else stop_grace(found.record))
 
     def _attend(self, job: Job) -> None:
         _patiently(lambda: self._host(job).attend(job.container, self.log_of(job)))
