@@ -36,7 +36,7 @@ test: check  ## check, and everything with real Docker, browser and notebooks, u
 
 prove: venv  ## the long soaks, under 30 minutes
 	scripts/setup-docker.sh
-	$(PYTEST) -q -m soak --timeout 1500
+	$(PYTEST) -q -n 2 --dist load -m soak --timeout 1500
 
 bench: venv  ## measure and print the tables: ours, the bare tool, the ratio
 	scripts/setup-docker.sh
