@@ -97,13 +97,10 @@ class Engine:
 
     def plan(self, configuration: Runnable) -> Plan:
         """Return the offers for *configuration*, the best first, and why others were refused."""
-        world = self.world
-        offers, silent = world.backends.list_offers()
-        plan = placement.plan(configuration, offers, configured=world.backends)
+        plan = self._place(configuration)
         remarks = self._image_remarks(configuration, plan)
         return replace(
             plan,
-            remarks=(*plan.remarks, *silent),
             offers=tuple(
                 replace(offer, remarks=(*offer.remarks, *remarks.get(offer.id, ())))
                 for offer in plan.offers
@@ -133,7 +130,7 @@ class Engine:
         check_script(configuration)
         resolved = _resolve(configuration, environment or {})
         registry_login_of(configuration, resolved)  # raises Refused: it names what is not there
-        chosen = self._agree(self.plan(configuration), offers)
+        chosen = self._agree(self._place(configuration), offers)
         if files is not None:
             self.world.blobs.files(files)  # raises NotFound: they did not arrive
         self._check_ports(configuration, chosen)
@@ -325,6 +322,12 @@ class Engine:
             if old is not None:
                 transaction.delete_run(old)
             transaction.insert(run)
+
+    def _place(self, configuration: Runnable) -> Plan:
+        """Return the plan without what only its reader wants to know: whose images are here."""
+        offers, silent = self.world.backends.list_offers()
+        plan = placement.plan(configuration, offers, configured=self.world.backends)
+        return replace(plan, remarks=(*plan.remarks, *silent))
 
     def _agree(self, plan: Plan, wanted: Sequence[OfferId]) -> tuple[Offer, ...]:
         if not plan.offers:
