@@ -64,10 +64,6 @@ class Parser(argparse.ArgumentParser):
                 return [str(choice) for choice in action.choices]
         return []
 
-    def has_positionals(self) -> bool:
-        """Tell whether the verb takes words that are no options."""
-        return any(not action.option_strings for action in self._actions)
-
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Help without colours and of one width, so that it is the same text everywhere."""
