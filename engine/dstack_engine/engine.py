@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 import psutil
 
 from dstack_engine import __version__
-from dstack_engine.decisions import placement, routes
+from dstack_engine.decisions import placement
 from dstack_engine.decisions.scripts import check_script, registry_login_of
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
@@ -34,7 +34,7 @@ from dstack_engine.records.offers import Offer, OfferId, Plan
 from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
 from dstack_engine.records.sightings import Container
 from dstack_engine.records.updates import PROTOCOL, EngineInfo, EngineSettings
-from dstack_engine.spec.configurations import Runnable, TaskConfiguration
+from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.names import check_name, random_name
 from dstack_engine.spec.secrets import refuse_secrets
 from dstack_engine.store.store import Kept
@@ -345,16 +345,8 @@ class Engine:
 
     def _check_ports(self, configuration: Runnable, offers: Sequence[Offer]) -> None:
         """Raise the refusal of `choose_routes` now, while the author still looks."""
-        if isinstance(configuration, TaskConfiguration):
-            active = [kept.record for kept in self.world.store.jobs(finished=False)]
-            ours = {route.local_port: job.run_name for job in active for route in job.routes}
-            routes.choose_routes(
-                configuration.ports,
-                offers[0].host,
-                ours=ours,
-                is_taken=self.world.port_taken,
-                lowest_port=self.world.lowest_port,
-            )
+        active = [kept.record for kept in self.world.store.jobs(finished=False)]
+        self.world.choose_routes(configuration, offers[0].host, active)
 
     def _image_remarks(self, configuration: Runnable, plan: Plan) -> dict[OfferId, tuple[str, ...]]:
         """Say of each Docker offer when its image must be fetched first."""

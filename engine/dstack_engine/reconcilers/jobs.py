@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from dstack_engine.decisions import capacity, instances, routes, runs
+from dstack_engine.decisions import capacity, instances, runs
 from dstack_engine.decisions import jobs as decisions
 from dstack_engine.decisions.jobs import JobSighting, NoPlace, Placed, Unfit, Waits
 from dstack_engine.errors import (
@@ -43,7 +43,6 @@ from dstack_engine.records.jobs import Job, JobReason, JobStatus
 from dstack_engine.records.offers import Availability, Offer
 from dstack_engine.records.runs import Run
 from dstack_engine.records.sightings import Container
-from dstack_engine.spec.configurations import TaskConfiguration
 from dstack_engine.store.store import Transaction
 
 logger = logging.getLogger(__name__)
@@ -209,21 +208,8 @@ class JobReconciler:
     def _route(
         self, job: Job, run: Run, place: capacity.Placed, active: Sequence[Job]
     ) -> Placed | NoPlace:
-        ports = run.configuration.ports if isinstance(run.configuration, TaskConfiguration) else ()
-        ours = {
-            route.local_port: other.run_name
-            for other in active
-            if other.id != job.id
-            for route in other.routes
-        }
         try:
-            chosen = routes.choose_routes(
-                ports,
-                place.offer.host,
-                ours=ours,
-                is_taken=self._world.port_taken,
-                lowest_port=self._world.lowest_port,
-            )
+            chosen = self._world.choose_routes(run.configuration, place.offer.host, active)
         except Conflict as conflict:
             return NoPlace(conflict.message, JobReason.PORTS_BINDING_FAILED)
         return Placed(

@@ -5,10 +5,11 @@ Made by `engine`; the loops find each other only by their names here, to wake on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dstack_engine.backends.registry import Registry
+from dstack_engine.decisions import routes
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import Host
@@ -21,8 +22,11 @@ from dstack_engine.reconcilers.loop import (
     no_checkpoint,
     utc_now,
 )
+from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import HostKind, Offer
+from dstack_engine.records.routes import Route
 from dstack_engine.settings import Settings
+from dstack_engine.spec.configurations import Runnable, TaskConfiguration
 from dstack_engine.store.store import Store
 
 
@@ -53,3 +57,18 @@ class World:
     def list_offers(self) -> list[Offer]:
         """Return what every configured backend would rent now."""
         return self.backends.list_offers()[0]
+
+    def choose_routes(
+        self, configuration: Runnable, host: HostKind, active: Iterable[Job]
+    ) -> tuple[Route, ...]:
+        """Return the routes of a run's ports on *host*, beside those of the *active* jobs.
+
+        Raises `Conflict` for a port that cannot be had.
+        """
+        return routes.choose_routes(
+            configuration.ports if isinstance(configuration, TaskConfiguration) else (),
+            host,
+            ours={route.local_port: job.run_name for job in active for route in job.routes},
+            is_taken=self.port_taken,
+            lowest_port=self.lowest_port,
+        )
