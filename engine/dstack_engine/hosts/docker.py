@@ -96,6 +96,8 @@ class DockerHost:
         self._client: APIClient | None = None
         self._cpu = CpuMeter()
         self._attachments = Attachments(self.base_url)
+        #: Containers that were started here and not attended yet.
+        self._fresh: set[str] = set()
         self._gpu_question = GpuQuestion(self.base_url)
         self._default_images = default_images
 
@@ -158,6 +160,7 @@ class DockerHost:
             try:
                 self._fill(spec, files)
                 self._api.start(spec.name)
+                self._fresh.add(spec.name)
             except BaseException:
                 self._attachments.drop(spec.name)
                 raise
@@ -203,11 +206,14 @@ class DockerHost:
         mid-stream it raises `HostUnreachable`; called again, it goes on where it was. Called by
         two at once, the second waits for the first.
         """
-        if self.look(name).container in (Container.ABSENT, Container.CREATED):
+        # A look may take 0.1 s when the container ends at once: the engine locks it meanwhile.
+        fresh = name in self._fresh
+        self._fresh.discard(name)
+        if not fresh and self.look(name).container in (Container.ABSENT, Container.CREATED):
             return
         attachment = self._attachments.get(name)
         follower = LogFollower(self.base_url, name, log, self._log_cap, self._on_output, attachment)
-        follower.follow(lambda: self.look(name).container is Container.UP)
+        follower.follow(lambda: self.look(name).container is Container.UP, up=fresh)
         self._attachments.drop(name)
 
     def look(self, name: str) -> Sighting:
@@ -247,6 +253,7 @@ class DockerHost:
         """End the container at once and take away all of it, files included."""
         self._cpu.forget(name)
         self._attachments.drop(name)
+        self._fresh.discard(name)
         with self._calling(f"remove {name}"):
             try:
                 self._api.remove_container(name, force=True, v=True)

@@ -52,9 +52,10 @@ class LogFollower:
     #: Tells of lines before they have ended, where there is one.
     attachment: Attachment | None = None
 
-    def follow(self, is_up: Callable[[], bool]) -> None:
+    def follow(self, is_up: Callable[[], bool], *, up: bool = False) -> None:
         """Return when the container has ended and all its output lies in the log.
 
+        *up*: it was started just now, so that need not be asked the first time.
         Raises `HostUnreachable` when the engine goes away, `DiskFull` when the log cannot be
         written. Called by two at once, the second waits for the first.
         """
@@ -62,7 +63,7 @@ class LogFollower:
             breaks, end = 0, 0
             while True:
                 # The stream also ends when the engine lets go of it, so what is true is asked.
-                up = is_up()
+                up = up or is_up()
                 try:
                     self._copy(follow=up)
                 except StreamBroken as error:
@@ -76,6 +77,7 @@ class LogFollower:
                     # One more reading after the container's end makes sure of its last words.
                     if not up:
                         return None
+                up = False
 
     def _mark_unreadable(self, why: str) -> None:
         """Say in the log that the rest of it cannot be had."""

@@ -286,6 +286,8 @@ class JobReconciler:
         except DstackError:
             host.remove(job.container)
             raise
+        # At once, for the first line's sake, and not with the loop's next look.
+        self._ensure("attend", job, lambda: self._attend(job))
         world.checkpoint("job started")
         self._end_unwanted(job)
 
