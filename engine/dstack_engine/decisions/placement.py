@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial, reduce
 from heapq import nsmallest
 from itertools import chain, repeat
 from operator import attrgetter, or_
@@ -149,10 +150,8 @@ def _failed(offers: Sequence[Offer], demands: Sequence[Demand]) -> list[int]:
     together: dict[Callable[[Offer], Any], list[tuple[int, Demand]]] = {}
     for number, demand in enumerate(demands):
         together.setdefault(demand.read, []).append((1 << number, demand))
-    failed: Iterable[int] = repeat(0, len(offers))
-    for read, group in together.items():
-        failed = map(or_, failed, _column(offers, read, group))
-    return list(failed)
+    columns = [_column(offers, read, group) for read, group in together.items()]
+    return list(reduce(partial(map, or_), columns) if columns else repeat(0, len(offers)))
 
 
 def _column(
@@ -164,7 +163,7 @@ def _column(
     if read is READ_PRICE and len(demands) == 1:
         # Nearly every price is another one, so there is nothing to gain by remembering them.
         bit, demand = demands[0]
-        return [0 if met else bit for met in map(demand.meets, map(read, offers))]
+        return map((bit, 0).__getitem__, map(demand.meets, map(read, offers)))
     values = list(map(read, offers))
     if read in READ_BY_IDENTITY:
         ids = list(map(id, values))
