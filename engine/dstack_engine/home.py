@@ -29,7 +29,7 @@ class Home:
 
     def make(self) -> Home:
         """Create the folders; return self."""
-        for folder in (self.root, self.logs, self.files, self.jobs, self.cache):
+        for folder in (self.root, self.logs, self.files, self.jobs, self.cache, self.gateway):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self
 
@@ -52,6 +52,16 @@ class Home:
     def engine_log(self) -> Path:
         """Return the file that the engine's own log goes to."""
         return self.root / "engine.log"
+
+    @property
+    def token(self) -> Path:
+        """Return the file with the user's token for services and models (0600)."""
+        return self.root / "token"
+
+    @property
+    def gateway(self) -> Path:
+        """Return the folder of the gateway: what was published, its socket, its log."""
+        return self.root / "gateway"
 
     @property
     def database(self) -> Path:

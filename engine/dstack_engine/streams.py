@@ -18,12 +18,14 @@ from pydantic import TypeAdapter
 
 from dstack_engine.errors import ArgumentError
 from dstack_engine.records.events import Event, Frame, Progress, Stream
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import (
     CaughtUp,
     LogWritten,
     Progressed,
     RecordChanged,
+    ServiceSeen,
     Update,
     UsageSeen,
 )
@@ -31,6 +33,7 @@ from dstack_engine.records.updates import (
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 _PROGRESS: TypeAdapter[Progress] = TypeAdapter(Progress)
 _USAGE: TypeAdapter[Usage] = TypeAdapter(Usage)
+_REPORT: TypeAdapter[ServiceReport] = TypeAdapter(ServiceReport)
 
 #: Events read at once, and bytes of one job's log: what bounds the memory of one stream.
 EVENTS_AT_ONCE = 500
@@ -112,6 +115,8 @@ def encode(update: Update) -> bytes:
             return _sse(
                 "usage", b'{"job":%s,"usage":%s}' % (json.dumps(update.job).encode(), usage)
             )
+        case ServiceSeen():
+            return _sse("service", _REPORT.dump_json(update.report, exclude_unset=True))
         case CaughtUp():
             return _sse("caught-up", b"{}", update.cursor)
 
@@ -129,6 +134,8 @@ def decode(kind: str, data: str, cursor: str) -> Update | None:
         case "usage":
             body = json.loads(data)
             return UsageSeen(body["job"], _USAGE.validate_python(body["usage"]))
+        case "service":
+            return ServiceSeen(_REPORT.validate_json(data))
         case "caught-up":
             return CaughtUp(cursor)
         case _:

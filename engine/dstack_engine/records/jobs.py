@@ -53,6 +53,8 @@ class JobReason(StrEnum):
     TERMINATED_BY_USER = "terminated_by_user"
     ABORTED_BY_USER = "aborted_by_user"
     TERMINATED_BY_SERVER = "terminated_by_server"
+    SCALED_DOWN = "scaled_down"
+    REPLACED = "replaced"
 
     @property
     def final_status(self) -> JobStatus:
@@ -75,6 +77,8 @@ _TERMINATED = frozenset(
     {
         JobReason.TERMINATED_BY_USER,
         JobReason.TERMINATED_BY_SERVER,
+        JobReason.SCALED_DOWN,
+        JobReason.REPLACED,
         JobReason.MAX_DURATION_EXCEEDED,
     }
 )
@@ -94,6 +98,8 @@ _SENTENCES = {
     JobReason.TERMINATED_BY_USER: "was stopped by its user",
     JobReason.ABORTED_BY_USER: "was aborted by its user",
     JobReason.TERMINATED_BY_SERVER: "was stopped by the engine",
+    JobReason.SCALED_DOWN: "was not needed any more",
+    JobReason.REPLACED: "was replaced by a replica of the newer configuration",
 }
 
 
@@ -148,6 +154,8 @@ class Job:
     placed_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    #: Which configuration of a service it was started with.
+    deployment: int = 1
 
     @property
     def container(self) -> str:

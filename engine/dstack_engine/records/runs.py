@@ -10,6 +10,7 @@ from typing import NewType
 from dstack_engine.enums import StrEnum
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import Offer
+from dstack_engine.records.services import ServiceState
 from dstack_engine.spec.configurations import Runnable
 
 RunId = NewType("RunId", str)  #: a random id; the name may be used again after `delete`
@@ -89,6 +90,8 @@ class Run:
     retry_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    #: How its replicas stand, where it is a service.
+    service: ServiceState | None = None
 
     @property
     def finished(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dstack_engine.records.events import Event, Frame, Progress
+from dstack_engine.records.publication import ModelUsage, ServiceReport
 from dstack_engine.records.sightings import Usage
 
 #: Client and engine must agree on it; raised by one with every change that breaks the other.
@@ -56,6 +57,37 @@ class PruneReport:
 
 
 @dataclass(frozen=True)
+class GatewayView:
+    """Where services and models are reached."""
+
+    #: Its port on loopback; None while no gateway runs.
+    port: int | None
+
+    def url_of(self, run: str) -> str:
+        """Return the address of a service's own name, which browsers resolve to this computer."""
+        return f"http://{run}.localhost:{self.port}/"
+
+    def path_url_of(self, run: str) -> str:
+        """Return a service's address for programs that do not resolve ``*.localhost``."""
+        return f"http://127.0.0.1:{self.port}/services/{run}/"
+
+    @property
+    def models_url(self) -> str:
+        """Return the base URL of the models' OpenAI interface."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A model that is served, by one service or several."""
+
+    name: str
+    runs: tuple[str, ...]
+    ready_replicas: int
+    usage: tuple[ModelUsage, ...] = ()
+
+
+@dataclass(frozen=True)
 class RecordChanged:
     """A run, job or instance was saved."""
 
@@ -96,4 +128,11 @@ class CaughtUp:
     cursor: str
 
 
-Update = RecordChanged | LogWritten | Progressed | UsageSeen | CaughtUp
+@dataclass(frozen=True)
+class ServiceSeen:
+    """A service's traffic was measured; told once a second while it changes."""
+
+    report: ServiceReport
+
+
+Update = RecordChanged | LogWritten | Progressed | UsageSeen | ServiceSeen | CaughtUp

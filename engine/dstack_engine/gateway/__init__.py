@@ -1,0 +1,1 @@
+"""The gateway: one address before services and models, a program of its own."""
