@@ -30,11 +30,14 @@ from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthor
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.records.events import Event
 from dstack_engine.records.offers import OfferId, Plan
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
     EngineInfo,
     EngineSettings,
     Finding,
+    GatewayView,
+    ModelView,
     PruneReport,
 )
 from dstack_engine.spec.configurations import Runnable
@@ -106,6 +109,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     _add_engine(app, engine, housekeeping, shut_down)
     _add_runs(app, engine)
+    _add_services(app, engine)
     _add_containers(app, engine)
     _add_files(app, engine)
     _add_events(app, engine)
@@ -179,6 +183,8 @@ _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _RUN: TypeAdapter[RunView] = TypeAdapter(RunView)
 _RUNS: TypeAdapter[list[RunView]] = TypeAdapter(list[RunView])
 _EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
+_MODELS: TypeAdapter[list[ModelView]] = TypeAdapter(list[ModelView])
+_SERVICE: TypeAdapter[ServiceReport | None] = TypeAdapter(ServiceReport | None)
 
 
 def _add_engine(
@@ -260,20 +266,41 @@ def _add_runs(app: FastAPI, engine: Engine) -> None:
         return _json(_EVENTS, engine.history(after=after, run=run, limit=limit))
 
 
+def _add_services(app: FastAPI, engine: Engine) -> None:
+    @app.get("/v1/gateway")
+    def describe_gateway() -> GatewayView:
+        """Where services and models are reached."""
+        return engine.gateway()
+
+    @app.get("/v1/models", response_model=list[ModelView])
+    def list_models() -> Response:
+        """The models that are served, with what was asked of each."""
+        return _json(_MODELS, engine.models())
+
+    @app.get("/v1/runs/{name}/service", response_model=ServiceReport | None)
+    def read_service(name: str) -> Response:
+        """The traffic of a service, as its gateway saw it last."""
+        return _json(_SERVICE, engine.service_report(name))
+
+
 def _add_containers(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/runs/{name}/logs")
     def read_logs(
-        name: str, offset: Place = 0, follow: bool = False, tail: Place | None = None
+        name: str,
+        offset: Place = 0,
+        follow: bool = False,
+        tail: Place | None = None,
+        replica: Place | None = None,
     ) -> Response:
         """The output of the run's newest job, a JSON object a line; followed from its beginning."""
-        if follow and engine.run(name).job is None:
-            waiting = feeds.follow_log(engine, name, None, offset)
+        if follow and engine.find_job(name, replica) is None:
+            waiting = feeds.follow_log(engine, name, None, offset, replica)
             return StreamingResponse(waiting, media_type="application/x-ndjson")
-        job = engine.newest_job(name)
+        job = engine.newest_job(name, replica)
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]
         if follow:
-            frames = feeds.follow_log(engine, name, job.container, start)
+            frames = feeds.follow_log(engine, name, job.container, start, job.replica)
         else:
             lines = feeds.read_log(engine, job.container, start)
             frames = iterate_in_threadpool(lines)

@@ -33,6 +33,7 @@ from dstack_engine.errors import (
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
     PROTOCOL,
@@ -40,13 +41,16 @@ from dstack_engine.records.updates import (
     EngineInfo,
     EngineSettings,
     Finding,
+    GatewayView,
     LogWritten,
+    ModelView,
     PruneReport,
     RecordChanged,
     Update,
 )
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import decode, frame_from_json
+from dstack_engine.tokens import read_token
 
 T = TypeVar("T")
 
@@ -67,6 +71,9 @@ _INFO: TypeAdapter[EngineInfo] = TypeAdapter(EngineInfo)
 _SETTINGS: TypeAdapter[EngineSettings] = TypeAdapter(EngineSettings)
 _FINDINGS: TypeAdapter[list[Finding]] = TypeAdapter(list[Finding])
 _PRUNED: TypeAdapter[PruneReport] = TypeAdapter(PruneReport)
+_GATEWAY: TypeAdapter[GatewayView] = TypeAdapter(GatewayView)
+_MODELS: TypeAdapter[list[ModelView]] = TypeAdapter(list[ModelView])
+_SERVICE: TypeAdapter[ServiceReport | None] = TypeAdapter(ServiceReport | None)
 
 
 class Client:
@@ -185,16 +192,49 @@ class Client:
         params = {"after": after, "limit": limit, **({"run": run} if run else {})}
         return self._ask(_EVENTS, "GET", "/v1/history", params=params)
 
+    # --- services and models -----------------------------------------------------------------
+
+    def gateway(self) -> GatewayView:
+        """Return where services and models are reached; its port is None while none runs."""
+        return self._ask(_GATEWAY, "GET", "/v1/gateway")
+
+    def models(self) -> list[ModelView]:
+        """Return the models that are served, by name, with what was asked of each."""
+        return self._ask(_MODELS, "GET", "/v1/models")
+
+    def service(self, name: str) -> ServiceReport | None:
+        """Return the traffic of the service of that name as its gateway saw it last.
+
+        None while no gateway has told of it. Raises `NotFound`, `Conflict` (it is a task).
+        """
+        return self._ask(_SERVICE, "GET", _run_path(name, "service"))
+
+    def token(self) -> str:
+        """Return the user's token for services and models; read from the home, never sent.
+
+        Raises `NotFound` where no engine has made one yet.
+        """
+        return read_token(self.home)
+
     # --- output, files, commands -------------------------------------------------------------
 
     def logs(
-        self, name: str, *, offset: int = 0, follow: bool = False, tail_bytes: int | None = None
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        follow: bool = False,
+        tail_bytes: int | None = None,
+        replica: int | None = None,
     ) -> Iterator[Frame]:
         """Yield the output of the run's newest job; with *follow* until the run has ended.
 
-        *tail_bytes* begins so far before the end instead of at *offset*.
+        *tail_bytes* begins so far before the end instead of at *offset*; *replica* is the number
+        of a service's replica, the first that lives if left out.
         """
         params: dict[str, Any] = {"offset": offset, "follow": follow}
+        if replica is not None:
+            params["replica"] = replica
         if tail_bytes is not None:
             params["tail"] = tail_bytes
         with self._stream("GET", _run_path(name, "logs"), params=params) as answer:

@@ -18,6 +18,7 @@ import psutil
 
 from dstack_engine import __version__
 from dstack_engine.decisions import placement
+from dstack_engine.decisions.publication import models_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
@@ -31,9 +32,16 @@ from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.jobs import Job, JobStatus
 from dstack_engine.records.offers import Offer, OfferId, Plan
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
 from dstack_engine.records.sightings import Container
-from dstack_engine.records.updates import PROTOCOL, EngineInfo, EngineSettings
+from dstack_engine.records.updates import (
+    PROTOCOL,
+    EngineInfo,
+    EngineSettings,
+    GatewayView,
+    ModelView,
+)
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.names import check_name, random_name
 from dstack_engine.spec.secrets import refuse_secrets
@@ -203,9 +211,16 @@ class Engine:
         jobs = tuple(kept.record for kept in self.world.store.jobs(run_id=run.id))
         return RunView(run.without_secrets(), jobs)
 
-    def newest_job(self, name: str) -> Job:
-        """Return the newest attempt of the run's first node; raise `NotFound`."""
-        job = self.run(name).job
+    def find_job(self, name: str, replica: int | None = None) -> Job | None:
+        """Return the newest attempt of the run's first node, or of *replica*'s; None before it."""
+        view = self.run(name)
+        return view.job if replica is None else view.newest(replica)
+
+    def newest_job(self, name: str, replica: int | None = None) -> Job:
+        """Return the newest attempt of the run's first node, or of *replica*'s; or `NotFound`."""
+        job = self.find_job(name, replica)
+        if job is None and replica is not None:
+            raise NotFound(f"Run {name!r} has no replica {replica}.")
         if job is None:
             raise NotFound(f"Run {name!r} has not begun: there is nothing of it to see yet.")
         return job
@@ -242,6 +257,29 @@ class Engine:
                 hint="Read the runs as they are now, and begin the stream with the present.",
             )
         return cursor
+
+    # --- services ----------------------------------------------------------------------------
+
+    def gateway(self) -> GatewayView:
+        """Return where services and models are reached."""
+        return GatewayView(self.world.gateway.port)
+
+    def models(self) -> list[ModelView]:
+        """Return the models that are served, by name, with what was asked of each."""
+        runs = [kept.record for kept in self.world.store.runs(finished=False)]
+        return models_of(runs, self.world.gateway.report)
+
+    def service_report(self, name: str) -> ServiceReport | None:
+        """Return the service's traffic as its gateway saw it last; None before it told of it.
+
+        Raises `NotFound`, and `Conflict` for a run that is no service.
+        """
+        run = self._named(name).record
+        if run.configuration.type != "service":
+            raise Conflict(f"Run {name!r} is a {run.configuration.type}, no service.")
+        report = self.world.gateway.report
+        services = report.services if report is not None else ()
+        return next((one for one in services if one.run_id == run.id), None)
 
     # --- into the container ------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError
 from dstack_engine.records.events import Frame, Stream
-from dstack_engine.records.updates import CaughtUp, Progressed, UsageSeen
+from dstack_engine.records.updates import CaughtUp, Progressed, ServiceSeen, UsageSeen
 from dstack_engine.streams import Feed, encode, frame_to_json
 
 #: The stream says something at least so often (seconds), so that a dead connection is noticed.
@@ -32,11 +32,13 @@ async def stream_events(engine: Engine, feed: Feed) -> AsyncIterator[bytes]:
         caught_up = False
         while True:
             woken.clear()
-            progress, usage = subscription.take()
-            for one in progress:
+            news = subscription.take()
+            for one in news.progress:
                 yield encode(Progressed(one))
-            for job, measured in usage.items():
+            for job, measured in news.usage.items():
                 yield encode(UsageSeen(job, measured))
+            for report in news.services:
+                yield encode(ServiceSeen(report))
             async for chunk in _batches(feed):
                 yield chunk
             if not caught_up:
@@ -90,11 +92,11 @@ def read_log(engine: Engine, log: str, offset: int) -> Iterator[bytes]:
 
 
 async def follow_log(
-    engine: Engine, name: str, log: str | None, offset: int
+    engine: Engine, name: str, log: str | None, offset: int, replica: int | None = None
 ) -> AsyncIterator[bytes]:
     """Yield the output of one job, and of the attempts that follow it, until the run has ended.
 
-    *log* is None for a run that has no job yet.
+    *log* is None for a run that has no job yet; of a service one *replica* is followed.
     """
     woken, subscription = _listen(engine)
     try:
@@ -106,7 +108,7 @@ async def follow_log(
             ):
                 offset = frames[-1].next_offset
                 yield b"".join(_line(frame_to_json(frame)) for frame in frames)
-            newest = view.job
+            newest = view.job if replica is None else view.newest(replica)
             if newest is not None and newest.container != log:
                 log, offset = newest.container, 0
             elif view.finished:

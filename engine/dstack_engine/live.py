@@ -7,11 +7,22 @@ reads records from the store and output from the logs, so a lost wake-up costs t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack_engine.records.events import Progress
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.sightings import Usage
+
+
+@dataclass(frozen=True)
+class News:
+    """What was told since the last look: the newest word on each job and service."""
+
+    progress: tuple[Progress, ...] = ()
+    #: By the job's id.
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    services: tuple[ServiceReport, ...] = ()
 
 
 @dataclass
@@ -22,21 +33,30 @@ class Subscription:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress: dict[str, Progress] = field(default_factory=dict)
     _usage: dict[str, Usage] = field(default_factory=dict)
+    _services: dict[str, ServiceReport] = field(default_factory=dict)
 
-    def take(self) -> tuple[list[Progress], dict[str, Usage]]:
-        """Return the newest progress and usage of each job since the last call."""
+    def take(self) -> News:
+        """Return the newest word on each job and service since the last call."""
         with self._lock:
-            taken = list(self._progress.values()), dict(self._usage)
-            self._progress.clear()
-            self._usage.clear()
-        return taken
+            news = News(
+                tuple(self._progress.values()), dict(self._usage), tuple(self._services.values())
+            )
+            for kept in (self._progress, self._usage, self._services):
+                kept.clear()
+        return news
 
-    def _note(self, progress: Progress | None, usage: tuple[str, Usage] | None) -> None:
+    def _note(
+        self,
+        progress: Progress | None,
+        usage: tuple[str, Usage] | None,
+        services: Sequence[ServiceReport],
+    ) -> None:
         with self._lock:
             if progress is not None:
                 self._progress[progress.job] = progress
             if usage is not None:
                 self._usage[usage[0]] = usage[1]
+            self._services.update((report.run_id, report) for report in services)
 
 
 class Live:
@@ -66,11 +86,15 @@ class Live:
         return bool(self._subscriptions)
 
     def ring(
-        self, *, progress: Progress | None = None, usage: tuple[str, Usage] | None = None
+        self,
+        *,
+        progress: Progress | None = None,
+        usage: tuple[str, Usage] | None = None,
+        services: Sequence[ServiceReport] = (),
     ) -> None:
         """Wake every subscriber, with something to say or without."""
         with self._lock:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
-            subscription._note(progress, usage)
+            subscription._note(progress, usage, services)
             subscription.wake()

@@ -37,9 +37,11 @@ from dstack_engine.reconcilers.usage import UsageSampler
 from dstack_engine.reconcilers.wakes import WakeListener
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.offers import HostKind
+from dstack_engine.records.publication import GatewayReport, Publication
 from dstack_engine.records.updates import PROTOCOL, Finding
 from dstack_engine.settings import load_settings
 from dstack_engine.store.store import Store
+from dstack_engine.tokens import make_token
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint, clock: Clock = 
         return 0
     home.engine_file.unlink(missing_ok=True)
     _log_to(home)
+    make_token(home)
     try:
         _serve(open_world(home, checkpoint, clock))
     except Exception:
@@ -130,11 +133,25 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         blobs=BlobStore(home, FileLimits(settings.max_files, settings.files_limit_bytes)),
         hosts=hosts,
         backends=Registry([local]),
+        gateway=_NoGateway(),
         port_taken=is_taken,
         lowest_port=lowest_port(),
         clock=clock,
         checkpoint=checkpoint,
     )
+
+
+class _NoGateway:
+    """Stands where the gateway's link will be."""
+
+    report: GatewayReport | None = None
+    port: int | None = None
+
+    def start(self) -> None: ...
+
+    def publish(self, publication: Publication) -> None: ...
+
+    def stop(self, *, gateway_too: bool = False) -> None: ...
 
 
 def _look_at_hosts(world: World) -> Iterator[Finding]:

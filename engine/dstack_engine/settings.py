@@ -76,6 +76,17 @@ class LocalSettings(SpecModel):
     docker: Boolean = Field(default=True, description="Whether to use a Docker Engine at all.")
 
 
+class GatewaySettings(SpecModel):
+    """Where services and models are reached on this computer."""
+
+    port: Annotated[int, WholeBetween(1, 65_535)] = Field(
+        default=4180, description="Port of the gateway on loopback; the next free one if taken."
+    )
+    processes: Annotated[int, WholeBetween(1, 64)] = Field(
+        default=1, description="As many processes share its work."
+    )
+
+
 class Settings(SpecModel):
     """What the user may set in `config.yml`."""
 
@@ -110,6 +121,9 @@ class Settings(SpecModel):
     )
     local: LocalSettings = Field(
         default=LocalSettings(), description="How this computer serves runs."
+    )
+    gateway: GatewaySettings = Field(
+        default=GatewaySettings(), description="Where services and models are reached."
     )
 
     @property

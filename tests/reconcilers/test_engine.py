@@ -31,7 +31,7 @@ from dstack_engine.settings import LocalSettings, Settings
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.parsing import configuration_from_dict
 from dstack_engine.store.store import Store
-from dstack_engine.testing import FakeBackend, FakeHost
+from dstack_engine.testing import FakeBackend, FakeGatewayLink, FakeHost
 
 PATIENCE = 20.0
 SHAPE = MachineShape(cpus=4, memory_gb=16.0, disk_gb=500.0)
@@ -56,6 +56,7 @@ class Ground:
             blobs=BlobStore(home),
             hosts={HostKind.DOCKER: self.docker, HostKind.PROCESS: self.process},
             backends=Registry([self.backend]),
+            gateway=FakeGatewayLink(),
             port_taken=lambda port: port == 6666,
         )
         self.world.loops["reaper"] = _Deaf()  # type: ignore[assignment]  # housekeeping's, not here

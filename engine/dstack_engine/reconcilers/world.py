@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dstack_engine.backends.registry import Registry
 from dstack_engine.decisions import routes
@@ -24,10 +25,36 @@ from dstack_engine.reconcilers.loop import (
 )
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import HostKind, Offer
+from dstack_engine.records.publication import GatewayReport, Publication
 from dstack_engine.records.routes import Route
 from dstack_engine.settings import Settings
 from dstack_engine.spec.configurations import Runnable, TaskConfiguration
 from dstack_engine.store.store import Store
+
+
+class Gateway(Protocol):
+    """The gateway as the engine holds it: `gateway.link.GatewayLink`, or a fake of it."""
+
+    @property
+    def report(self) -> GatewayReport | None:
+        """What it saw of the traffic, told last; None while none tells anything."""
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens, on loopback; None while none runs."""
+
+    def start(self) -> None:
+        """Look for one that runs already, and listen to it; may be called once."""
+
+    def publish(self, publication: Publication) -> None:
+        """Tell it everything anew; never blocks. Starts one when there is anything to serve."""
+
+    def stop(self, *, gateway_too: bool = False) -> None:
+        """Listen no more; the gateway serves on unless it is to end, too. May be called twice."""
+
+
+def hear_nothing(_report: GatewayReport) -> None:
+    """Do nothing with what a gateway tells: nobody listens yet."""
 
 
 @dataclass
@@ -41,6 +68,7 @@ class World:
     blobs: BlobStore
     hosts: Mapping[HostKind, Host]
     backends: Registry
+    gateway: Gateway
     #: Tells whether a local port is in use by anything on this computer.
     port_taken: Callable[[int], bool]
     #: The lowest port that this user's programs may listen on.
@@ -49,6 +77,8 @@ class World:
     checkpoint: Checkpoint = no_checkpoint
     activities: Activities = field(default_factory=Activities)
     loops: dict[str, Loop[str]] = field(default_factory=dict)
+    #: Called by the gateway's link with every report, on its thread.
+    heed: Callable[[GatewayReport], None] = hear_nothing
 
     def wake(self, loop: str, key: str) -> None:
         """Have *loop* look at *key* soon."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NewType
 
 from dstack_engine.enums import StrEnum
-from dstack_engine.records.jobs import Job
+from dstack_engine.records.jobs import Job, JobStatus
 from dstack_engine.records.offers import Offer
 from dstack_engine.records.services import ServiceState
 from dstack_engine.spec.configurations import Runnable
@@ -136,8 +136,22 @@ class RunView:
 
     @property
     def job(self) -> Job | None:
-        """Return the newest attempt of the first node, the one that a card shows."""
-        firsts = [job for job in self.jobs if job.node == 0 and job.replica == 0]
+        """Return the newest attempt of the first node, the one that a card shows.
+
+        Of a service it is that of its first replica that runs, or else the newest of all.
+        """
+        firsts = [job for job in self.jobs if job.node == 0]
+        if self.run.service is None:
+            return firsts[-1] if firsts else None
+        running = [job for job in firsts if job.status is JobStatus.RUNNING]
+        living = running or [job for job in firsts if not job.finished]
+        if living:
+            return min(living, key=lambda job: (job.replica, job.attempt))
+        return firsts[-1] if firsts else None
+
+    def newest(self, replica: int) -> Job | None:
+        """Return the newest attempt of that replica's first node, or None."""
+        firsts = [job for job in self.jobs if job.node == 0 and job.replica == replica]
         return firsts[-1] if firsts else None
 
     @property
