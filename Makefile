@@ -7,13 +7,16 @@ PYTEST := $(BIN)/pytest
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab check test prove bench format clean
+.PHONY: help venv extras demo lab check test prove bench format clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv:  ## make .venv and install the project into it (all others do it themselves)
 	@scripts/setup-venv.sh
+
+extras: venv  ## make .venv-extras: what the examples of services need, such as torch (1.6 GB)
+	@scripts/setup-extras.sh
 
 demo: venv  ## run notebooks/quickstart.ipynb in a real kernel and print what came out
 	@$(BIN)/python scripts/demo.py
@@ -31,6 +34,7 @@ check: venv  ## the fast gate, under a minute: format, lint, types, layers, quic
 test: check  ## check, and everything with real Docker, browser and notebooks, under 25 minutes
 	scripts/setup-docker.sh
 	scripts/setup-browser.sh
+	scripts/setup-extras.sh
 	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or slow) and not browser and not soak"
 	$(PYTEST) -q -n 2 --dist loadfile -m "browser and not soak"  # its event loop bears no other
 
@@ -46,5 +50,5 @@ format: venv  ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove .venv and caches (your runs and the engine's home stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+clean:  ## remove .venv, .venv-extras and caches (your runs and the engine's home stay)
+	rm -rf .venv .venv-extras .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

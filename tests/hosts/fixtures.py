@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.hosts import images
+from tests.hosts import extras, images
 from tests.hosts.engines import Engine, NoEngine, PrivateDockerd, machine_engine
 from tests.hosts.packages import PackageError
 from tests.hosts.registries import Registry
@@ -41,6 +42,15 @@ def python_image(docker_engine: Engine) -> str:
 def busybox_image(docker_engine: Engine) -> str:
     """Name of an image of 2 MB that has `sh` and no bash."""
     return images.busybox().name
+
+
+@pytest.fixture(scope="session")
+def extra_python() -> Path:
+    """An interpreter with torch, transformers and streamlit; see `scripts/setup-extras.sh`."""
+    try:
+        return extras.ensure()
+    except extras.NoExtras as error:
+        pytest.skip(f"needs the extra packages: {error}")
 
 
 @pytest.fixture
