@@ -1,0 +1,236 @@
+"""A request's way to a replica and back: choice, hold, sending, a second try where it is safe.
+
+`app` calls `forward` for what goes to a service, and the models' routes call it with a body that
+they have read; `exchange` is for an adapter that asks a replica a question of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import web
+
+from dstack_engine.gateway.auth import ours
+from dstack_engine.gateway.chunks import LAST_CHUNK, as_chunk
+from dstack_engine.gateway.counts import Visit
+from dstack_engine.gateway.exchange import Exchange, exchange
+from dstack_engine.gateway.headers import BadHead, RequestHead, request_head
+from dstack_engine.gateway.holding import NoReplica
+from dstack_engine.gateway.reach import IDEMPOTENT, UNWELL, reach
+from dstack_engine.gateway.refusals import refusal
+from dstack_engine.gateway.relay import Observer, Passed, Relay
+from dstack_engine.gateway.replicas import Replica
+from dstack_engine.gateway.table import Service
+from dstack_engine.gateway.upstream import Connection, Cut, pool
+
+#: How long a client may send nothing of a body that it announced, in seconds.
+BODY_TIME = 60.0
+
+_asks_for_stream = re.compile(rb'(?<!\\)"stream"\s*:\s*true').search
+
+__all__ = ["Exchange", "Observer", "exchange", "forward"]
+
+
+async def forward(
+    request: web.BaseRequest,
+    service: Service,
+    target: str,
+    *,
+    body: bytes | None = None,
+    observer: Observer | None = None,
+    visit: Visit | None = None,
+    prefix: str = "",
+) -> web.StreamResponse:
+    """Pass *request* to a replica of *service* and its answer to the client.
+
+    *target* is the path and query at the replica. *body*, where given, has been read already;
+    without it the request's own is streamed. *observer* sees the answer pass. *prefix* is the path
+    under which the client sees the service. Answers that nobody gave are refusals of our own.
+    """
+    visit = visit or service.arrive()
+    failed = True
+    try:
+        try:
+            head = request_head(
+                request.method,
+                request.raw_headers,
+                remote=request.remote or "",
+                secret=ours(request),
+                identity=observer is not None,
+                may_upgrade=body is None and request.method == "GET",
+            )
+        except BadHead as error:
+            return refusal(400, "bad_request", f"The request has {error}.", close=True)
+        passage = _Passage(request, service, visit, head, target, body, observer, prefix)
+        answer = await passage.take()
+        failed = passage.failed
+        return answer
+    finally:
+        visit.close(failed=failed)
+
+
+class _Passage:
+    """One request on its way; made for `forward`."""
+
+    __slots__ = (
+        "body",
+        "failed",
+        "head",
+        "prefix",
+        "relay",
+        "repeatable",
+        "request",
+        "service",
+        "target",
+        "visit",
+    )
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        service: Service,
+        visit: Visit,
+        head: RequestHead,
+        target: str,
+        body: bytes | None,
+        observer: Observer | None,
+        prefix: str,
+    ) -> None:
+        self.request = request
+        self.service = service
+        self.visit = visit
+        self.head = head
+        self.target = target
+        self.prefix = prefix
+        if body is None and not head.upgrade and request.content.is_eof():
+            body = request.content.read_nowait()  # small, and here already
+        self.body = body
+        self.repeatable = request.method in IDEMPOTENT and body is not None
+        self.relay = Relay(request, visit, observer=observer, prefix=prefix, host=head.host)
+        self.failed = True
+
+    async def take(self) -> web.StreamResponse:
+        """Ask replicas until one answers; return what was answered, or a refusal."""
+        avoid: list[Replica] = []
+        for _ in range(2):
+            try:
+                replica, connection = await reach(
+                    self.service, self.visit, avoid, self._on_wait, repeatable=self.repeatable
+                )
+            except NoReplica as refused:
+                return self._refused(503, "no_replica", refused.message, refused.retry_after)
+            except OSError as error:
+                return self._refused(502, "replica_unreachable", str(error))
+            used = connection.used
+            why = await self._ask(replica, connection)
+            if why is None or self.relay.begun or not self.repeatable:
+                break
+            if not used:
+                avoid.append(replica)
+        return self._answered(why)
+
+    async def _ask(self, replica: Replica, connection: Connection) -> Exception | None:
+        """Send the request and pass the answer on; return why that failed, or None."""
+        relay = self.relay
+        pump: asyncio.Task[None] | None = None
+        whole = unwell = False
+        used = connection.used
+        try:
+            relay.attach(connection)
+            data = self.head.rendered(self.target, body=self.body, prefix=self.prefix)
+            bodiless = self.head.method == "HEAD"
+            connection.ask(data + self.body if self.body else data, relay, bodiless=bodiless)
+            if self.body is None and not self.head.upgrade:
+                pump = asyncio.ensure_future(self._pump(connection))
+            await self._settled(pump)
+            whole = relay.why is None
+            unwell = not whole or relay.status in UNWELL
+        except Cut as error:
+            relay.why, unwell = error, True
+        finally:
+            if pump is not None and not pump.done():
+                whole = False  # answered before the request's end: no next request may follow it
+                pump.cancel()
+            stale = used and not connection.answered
+            replica.end(failed=unwell and not stale)
+            if relay.tunnel is not None:
+                connection.close()
+            elif whole:
+                pool().give(connection)
+            else:
+                connection.abort()
+        return relay.why
+
+    async def _settled(self, pump: asyncio.Task[None] | None) -> None:
+        if self.head.upgrade:
+            await self._settled_upgrade()
+        elif pump is None:
+            await self.relay.settled()
+        else:
+            await self._settled_upload(pump)
+
+    async def _settled_upgrade(self) -> None:
+        """Wait for the answer and, if it is a 101, for the end of the tunnel that follows."""
+        await self.relay.settled()
+
+    async def _settled_upload(self, pump: asyncio.Task[None]) -> None:
+        """Wait for the answer while the body goes up; a body that ends badly ends the answer."""
+        answer = asyncio.ensure_future(self.relay.settled())
+        try:
+            await asyncio.wait((answer, pump), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and pump.exception() is not None:
+                # The replica may have answered before it stopped reading: that answer counts.
+                if isinstance(pump.exception(), Cut):
+                    await answer
+                    return
+                raise pump.exception()  # type: ignore[misc]
+            await answer
+        finally:
+            answer.cancel()
+
+    async def _pump(self, connection: Connection) -> None:
+        """Send the client's body as it comes, no faster than the replica takes it."""
+        content = self.request.content
+        while True:
+            data = await asyncio.wait_for(content.readany(), BODY_TIME)
+            if not data:
+                break
+            connection.write(as_chunk(data) if self.head.chunked else data)
+            if connection.full:
+                await connection.drain()
+        if self.head.chunked:
+            connection.write(LAST_CHUNK)
+
+    async def _on_wait(self, seconds: float) -> None:
+        """Comfort a client that waits for a stream of events."""
+        if self.relay.modern and (self.relay.declared or self._wants_events()):
+            self.relay.comment(f"waiting for a replica of {self.service.told.run}, {seconds:.0f} s")
+
+    def _wants_events(self) -> bool:
+        if "text/event-stream" in self.request.headers.get("Accept", ""):
+            return True
+        return self.body is not None and _asks_for_stream(self.body) is not None
+
+    def _answered(self, why: Exception | None) -> web.StreamResponse:
+        relay = self.relay
+        if why is None:
+            self.failed = relay.status >= 500
+            return Passed(keep=relay.keep)
+        if not relay.begun:
+            if isinstance(why, Cut):
+                return refusal(502, "replica_closed", f"{self._whose()} closed the connection.")
+            return refusal(502, "bad_answer", f"{self._whose()} gave no valid answer: {why}.")
+        # The client must see that the answer is not whole: no end of the body, but of the line.
+        return Passed(keep=False)
+
+    def _refused(
+        self, status: int, code: str, message: str, retry_after: float | None = None
+    ) -> web.StreamResponse:
+        if self.relay.declared:
+            self.relay.tell(status, code, message)
+            return Passed(keep=False)
+        return refusal(status, code, message, retry_after=retry_after)
+
+    def _whose(self) -> str:
+        return f"The replica of {self.service.told.run}"
