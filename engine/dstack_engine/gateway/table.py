@@ -170,9 +170,13 @@ class Table:
         self._digests: tuple[bytes, ...] = ()
         self._by_model: dict[str, list[Service]] = {}
 
-    def apply(self, publication: Publication) -> None:
-        """Become what *publication* says, unless something newer was said; needs a running loop."""
-        if publication.version <= self.version:
+    def apply(self, publication: Publication, *, instead_of: int | None = None) -> None:
+        """Become what *publication* says, unless something newer was said; needs a running loop.
+
+        *instead_of* names the version that is served, to have it replaced by an older one: what an
+        engine says whose clock was set back.
+        """
+        if publication.version <= self.version and instead_of != self.version:
             return
         self.version = publication.version
         self._digests = tuple(token.lower().encode() for token in publication.tokens)
