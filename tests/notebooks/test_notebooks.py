@@ -1,67 +1,19 @@
-"""The notebooks that users are given, executed in real kernels on both hosts.
+"""The notebooks of tasks, executed in real kernels on both hosts, and what all notebooks keep to.
 
 All in one file, so that one worker runs them: they listen on fixed ports of the process host.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-PROCESSES = "local: {docker: false}\n"
-
-Notebook = Any
+from tests.notebooks.executing import NOTEBOOKS, Notebook, execute, shown
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
-def host(request: pytest.FixtureRequest, home: Path) -> str:
-    """An engine's settings for one host: Docker with an image that is here, or processes only."""
-    home.mkdir(parents=True)
-    settings = PROCESSES
-    if request.param == "docker":
-        settings = f"default_image: {request.getfixturevalue('python_image')}\n"
-    (home / "config.yml").write_text(settings)
-    return str(request.param)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the notebooks' folder, so that nothing is written beside the real ones."""
-    return Path(shutil.copytree(NOTEBOOKS, tmp_path / "notebooks"))
-
-
-def execute(notebook: Notebook, folder: Path) -> dict[str, str]:
-    """Execute all cells in a new kernel; return what each one shows, by its id."""
-    client = NotebookClient(
-        notebook,
-        timeout=120,
-        resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-    )
-    client.execute()
-    return {cell.id: shown(cell) for cell in notebook.cells if cell.cell_type == "code"}
-
-
-def shown(cell: Notebook) -> str:
-    """Return the text of the cell's outputs as one who cannot run a kernel sees them."""
-    texts = []
-    for output in cell.outputs:
-        if output.output_type == "stream":
-            texts.append(output.text)
-        elif output.output_type == "error":
-            texts.append("\n".join(output.traceback))
-        else:
-            texts.append(output.data.get("text/plain", ""))
-    return "\n".join(texts)
 
 
 def a_notebook(*sources: str) -> Notebook:
@@ -72,7 +24,12 @@ def a_notebook(*sources: str) -> Notebook:
 
 def test_notebooks_are_kept_without_outputs() -> None:
     paths = sorted(NOTEBOOKS.glob("*.ipynb"))
-    assert [path.name for path in paths] == ["quickstart.ipynb", "tasks.ipynb"]
+    assert [path.name for path in paths] == [
+        "openai_endpoint.ipynb",
+        "quickstart.ipynb",
+        "services.ipynb",
+        "tasks.ipynb",
+    ]
     for path in paths:
         for cell in nbformat.read(path, as_version=4).cells:
             assert not cell.get("outputs"), f"{path.name}: clear its outputs"
@@ -99,7 +56,7 @@ def test_what_a_task_can_ask_for_is_shown_to_work(host: str, folder: Path) -> No
     assert "training with --lr 0.1 --epochs 3" in cells["arguments-run"]
     assert "Python 3." in cells["python-run"]
     assert "quickstart.ipynb" in cells["files-run"]
-    assert cells["files-read"].split("\n")[0] == "2 notebooks"
+    assert cells["files-read"].split("\n")[0] == "4 notebooks"
     assert "count.txt" in cells["files-read"]
     assert "10000000 bytes fit" in cells["resources-run"]
     assert "failed" in cells["memory-end"]
