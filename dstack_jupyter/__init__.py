@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+    from openai import AsyncOpenAI, OpenAI
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -24,6 +25,34 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     from dstack_jupyter.magics import unload  # noqa: PLC0415
 
     unload(shell)
+
+
+def openai(**options: Any) -> OpenAI:
+    """Return an `openai.OpenAI` that speaks to the models that your services serve.
+
+    Address and key are filled in; *options* go to the client and win. An engine is started if none
+    runs. Raises `Refused` where no gateway runs yet or the package openai is not installed.
+    """
+    from dstack_jupyter.gateway import Gateway  # noqa: PLC0415  # keeps loading quick
+    from dstack_jupyter.session import session  # noqa: PLC0415
+
+    return Gateway(session().client).openai(**options)
+
+
+def openai_async(**options: Any) -> AsyncOpenAI:
+    """Return an `openai.AsyncOpenAI`; as `openai`."""
+    from dstack_jupyter.gateway import Gateway  # noqa: PLC0415
+    from dstack_jupyter.session import session  # noqa: PLC0415
+
+    return Gateway(session().client).openai_async(**options)
+
+
+def token() -> str:
+    """Return the token for services and models: a `str` whose repr does not show it."""
+    from dstack_jupyter.gateway import Gateway  # noqa: PLC0415
+    from dstack_jupyter.session import session  # noqa: PLC0415
+
+    return Gateway(session().client).token()
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import keyword
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,13 @@ def parse(
     if variables is not None:
         _fill_variables(parser, arguments, variables)
     return arguments
+
+
+def variable_name(name: str) -> str:
+    """Return *name*, which `-o` puts a value into. Raises `ArgumentError` if it can be none."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ArgumentError(f"-o takes the name of a variable, not {name!r}")
+    return name
 
 
 def surplus_error(parser: Parser, words: Sequence[str]) -> ArgumentError:

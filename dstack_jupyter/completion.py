@@ -1,4 +1,5 @@
-"""Tab inside `%dstack` and `%%dstack`: verbs, options, names of runs, and the body's YAML.
+"""Tab inside `%dstack` and `%%dstack`: verbs, options, names of runs and models, and
+the body's YAML.
 
 One matcher of IPython's completer (`magics` registers it). It answers from what is known: names of
 runs come from a short-lived memory that a thread fills, and are waited for 50 ms at most.
@@ -36,6 +37,8 @@ def match(context: CompletionContext) -> SimpleMatcherResult:
     first = next((at for at, line in enumerate(lines) if line.strip()), 0)
     cell = _CELL.match(lines[first])
     if cell is not None and context.cursor_line > first:
+        if cell[1].split()[:1] == ["chat"]:
+            return {"completions": [], "suppress": True}  # a question is no Python
         return _body(cell[1].split()[:1], lines[first + 1 : context.cursor_line], context)
     before = context.text_until_cursor
     found = _CELL.match(before) if cell is not None else _LINE.match(before)
@@ -55,7 +58,11 @@ class _Found:
 def _words(text: str, *, in_cell: bool) -> tuple[str, _Found | None]:
     *before, fragment = re.split(r"\s+", text.lstrip())
     if not before:
-        names = (command.name for command in COMMANDS if command.has_body is in_cell)
+        names = (
+            command.name
+            for command in COMMANDS
+            if command.has_body is in_cell or command.may_have_body
+        )
         return fragment, _Found(names, "verb")
     command = next((command for command in COMMANDS if command.name == before[0]), None)
     if command is None or "--" in before:
@@ -74,6 +81,8 @@ def _positional(command: Command, parser: Parser, before: list[str]) -> _Found |
     if command.name == "engine":
         return _Found(parser.choices_of("action"), "action")
     places = {action.dest: action.nargs for action in parser._actions if not action.option_strings}
+    if command.name == "chat" and len(before) == 1:
+        return _Found(MODELS.recall(), "model")
     already = sum(not word.startswith("-") for word in before[1:])
     if "runs" in places or ("run" in places and already == 0):
         return _Found(NAMES.recall(), "run")
@@ -123,7 +132,7 @@ def _result(fragment: str, found: _Found | None) -> SimpleMatcherResult:
 
 @dataclass
 class Names:
-    """The names of the engine's runs, as they were a moment ago."""
+    """The names of the engine's runs, or of its models, as they were a moment ago."""
 
     fetch: Callable[[], list[str]]
     _known: list[str] = field(default_factory=list)
@@ -153,3 +162,10 @@ def _fetch_names() -> list[str]:
 
 
 NAMES = Names(_fetch_names)
+
+
+def _fetch_models() -> list[str]:
+    return [model.name for model in session().client(start=False).models()]
+
+
+MODELS = Names(_fetch_models)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dstack_engine.errors import DstackError
 from dstack_engine.records.runs import RunView
 from dstack_jupyter.rendering.steps import sentence_of, status_word
+from dstack_jupyter.replicas import newest_jobs
 
 
 class RunFailed(DstackError):
@@ -23,6 +24,26 @@ class RunFailed(DstackError):
         if last_lines:
             text += "\n" + "\n".join(f"  | {line}" for line in last_lines)
         super().__init__(text, hint=f"All it printed: %dstack logs {view.name}")
+
+
+class ServiceNotReady(DstackError):
+    """A service that was waited for does not start: its reason, and the last that it printed."""
+
+    code = "service-not-ready"
+
+    def __init__(self, view: RunView, last_lines: Sequence[str] = ()) -> None:
+        self.view = view
+        why = explain(view) if view.finished else _why_not_ready(view)
+        text = why + "".join(f"\n  | {line}" for line in last_lines)
+        name = view.name
+        left = f"It goes on trying; stop it: %dstack stop {name}. " if not view.finished else ""
+        super().__init__(text, hint=f"{left}All it printed: %dstack logs {name}")
+
+
+class GatewayError(DstackError):
+    """A service or a model could not be asked, or answered with an error."""
+
+    code = "gateway-error"
 
 
 class CommandFailed(DstackError):
@@ -46,3 +67,14 @@ class Detached(KeyboardInterrupt):
 def explain(view: RunView) -> str:
     """Return how the run stands and why, as a sentence that begins with its name."""
     return sentence_of(view) or f"{view.name} is {status_word(view)}."
+
+
+def _why_not_ready(view: RunView) -> str:
+    failed = [job for job in newest_jobs(view) if job.reason is not None and job.finished]
+    failed += [job for job in view.jobs if job.reason is not None and job.finished][-1:]
+    if not failed:
+        return f"{view.name} does not get ready."
+    job = failed[0]
+    reason = job.reason.sentence if job.reason else ""
+    detail = f" ({job.detail})" if job.detail else ""
+    return f"{view.name} does not get ready: replica {job.replica} {reason}{detail}."

@@ -44,7 +44,7 @@ class DstackMagics(Magics):
     def dstack(
         self, line: str, cell: str | None = None, local_ns: dict[str, object] | None = None
     ) -> object:
-        """Run and watch tasks: %%dstack VERB with a configuration as the cell, or %dstack VERB."""
+        """Run tasks and services: %%dstack VERB with a configuration below it, or %dstack VERB."""
         from dstack_jupyter.arguments import split  # noqa: PLC0415  # keeps loading quick
         from dstack_jupyter.commands.call import perform  # noqa: PLC0415
         from dstack_jupyter.session import session  # noqa: PLC0415
@@ -63,7 +63,7 @@ def _help() -> str:
     """Return what `%dstack?` shows: the list of all verbs."""
     from dstack_jupyter.commands.table import NOTEBOOK, overview  # noqa: PLC0415
 
-    return f"Run and watch tasks from the notebook.\n\n{overview(NOTEBOOK)}"
+    return f"Run and watch tasks and services from the notebook.\n\n{overview(NOTEBOOK)}"
 
 
 # IPython's inspector asks an object for its help by this name.

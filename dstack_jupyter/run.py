@@ -10,21 +10,29 @@ import codecs
 import io
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstack_engine.errors import DstackError, NotFound, Refused
 from dstack_engine.files.unpacking import unpack_tar
 from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
 from dstack_engine.records.sightings import Usage
-from dstack_jupyter.failures import RunFailed, explain
+from dstack_engine.records.updates import GatewayView
+from dstack_jupyter.failures import RunFailed, ServiceNotReady, explain
+from dstack_jupyter.gateway import Gateway
 from dstack_jupyter.rendering.runs import run_html, run_text
+from dstack_jupyter.rendering.services import service_html, service_text
 from dstack_jupyter.rendering.steps import status_word
+from dstack_jupyter.replicas import does_not_start, is_service, is_up
 from dstack_jupyter.session import Session
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 #: A file read into memory by `run.files[...]` may be this large, in bytes; pull larger ones.
 MAX_READ = 256_000_000
@@ -113,6 +121,63 @@ class Run:
         """What it has cost until now, in USD."""
         return self.view.cost(datetime.now(timezone.utc))
 
+    @property
+    def url(self) -> str:
+        """A service's address, by its own name: browsers resolve it to this computer."""
+        return self._gateway().view().url_of(self._service_name())
+
+    @property
+    def path_url(self) -> str:
+        """A service's address for programs that do not resolve ``*.localhost``."""
+        return self._gateway().view().path_url_of(self._service_name())
+
+    @property
+    def report(self) -> ServiceReport | None:
+        """A service's replicas and traffic as its gateway sees them; None before it has."""
+        return self._session.client().service(self._service_name())
+
+    def openai(self, **options: Any) -> OpenAI:
+        """Return a client of the model that the service serves; see `dstack_jupyter.openai`.
+
+        Raises `Refused` where the service names no model.
+        """
+        model = getattr(self._known().run.configuration, "model", None)
+        if model is None:
+            raise Refused(
+                f"{self.name} serves no model.",
+                hint="Say which in its configuration: `model: NAME`.",
+            )
+        return self._gateway().openai(**options)
+
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Return once the service answers requests: a replica is ready, or the first starts one.
+
+        *timeout* is in seconds. Raises `ServiceNotReady` where its replicas only fail or it has
+        ended, `TimeoutError` if it is not ready by then. An interrupt ends the waiting alone.
+        """
+        self._service_name()
+        waiting = self.readiness()
+        watcher = self._session.watcher()
+        watcher.follow(self.view, waiting, output=False)
+        try:
+            waiting.service_if_known(self.report)
+            if not waiting.over.wait(timeout):
+                raise TimeoutError(f"{self.name} is not ready within {timeout} s")
+        finally:
+            watcher.forget(waiting)
+        self.check_ready(waiting)
+
+    @staticmethod
+    def readiness() -> Waiting:
+        """Return a follower that is over once a service is ready, or will not be."""
+        return Waiting(lambda view, report: is_up(view, report) or does_not_start(view, report))
+
+    def check_ready(self, waiting: Waiting) -> None:
+        """Raise `ServiceNotReady`, with the reason and last lines, unless it is up."""
+        self._view = view = waiting.view or self._known()
+        if not is_up(view, waiting.report):
+            raise ServiceNotReady(view, self._last_lines())
+
     def wait(self, timeout: float | None = None, *, check: bool = True) -> RunStatus:
         """Return the final status once the run has ended; *timeout* is in seconds.
 
@@ -140,10 +205,13 @@ class Run:
         if view.status is RunStatus.FAILED or timed_out:
             raise RunFailed(view, self._last_lines())
 
-    def logs(self, tail_bytes: int | None = None) -> str:
-        """Return what the run's newest job has printed, or the last *tail_bytes* of it."""
-        frames = self._session.client().logs(self.name, tail_bytes=tail_bytes)
-        return text_of(frames)
+    def logs(self, tail_bytes: int | None = None, *, replica: int | None = None) -> str:
+        """Return what the run's newest job has printed, or the last *tail_bytes* of it.
+
+        *replica* is the number of a service's replica; the first that lives if left out.
+        """
+        client = self._session.client()
+        return text_of(client.logs(self.name, tail_bytes=tail_bytes, replica=replica))
 
     def stop(self, *, abort: bool = False) -> None:
         """Ask the run to end: politely, or at once. Returns before it has; see `wait`."""
@@ -176,6 +244,15 @@ class Run:
             raise Refused(f"There is no run: {self._refusal}.")
         return self._view
 
+    def _gateway(self) -> Gateway:
+        return Gateway(self._session.client)
+
+    def _service_name(self) -> str:
+        view = self._known()
+        if not is_service(view):
+            raise Refused(f"{view.name} is a {view.run.configuration.type}, not a service.")
+        return view.name
+
     def _last_lines(self) -> list[str]:
         try:
             text = self.logs(tail_bytes=_LAST_BYTES)
@@ -201,7 +278,22 @@ class Run:
         if view is None:
             return {"text/plain": repr(self)}
         now = datetime.now(timezone.utc)
+        if is_service(view):
+            report, gateway = self._traffic(view)
+            return {
+                "text/plain": service_text(view, now, report, gateway),
+                "text/html": service_html(view, now, report, gateway),
+            }
         return {"text/plain": run_text(view, now), "text/html": run_html(view, now)}
+
+    def _traffic(self, view: RunView) -> tuple[ServiceReport | None, GatewayView]:
+        if view.finished:
+            return None, GatewayView(None)
+        try:
+            client = self._session.client()
+            return client.service(view.name), client.gateway()
+        except DstackError:
+            return None, GatewayView(None)
 
     def _ipython_display_(self) -> None:
         """Show nothing where its own cell shows the run; otherwise leave it to the bundle."""
@@ -271,19 +363,41 @@ class _ChunkReader(io.RawIOBase):
         return count
 
 
-class Waiting:
-    """A follower that only knows whether its run is over."""
+#: Tells, from a run and the traffic of the service that it may be, whether to wait no longer.
+Enough = Callable[[RunView, ServiceReport | None], bool]
 
-    def __init__(self) -> None:
-        """Make one; `over` is set at the end."""
+
+class Waiting:
+    """A follower that only knows whether its run is over, or has come as far as was asked."""
+
+    def __init__(self, enough: Enough | None = None) -> None:
+        """Make one; `over` is set at the end, or as soon as it is *enough*."""
         self.over = threading.Event()
         self.view: RunView | None = None
+        self.report: ServiceReport | None = None
+        self._enough = enough
 
     def update(self, view: RunView) -> None:
         """Keep the newest record."""
         self.view = view
+        self._look()
 
-    def log(self, frames: Sequence[Frame]) -> None:
+    def service(self, report: ServiceReport) -> None:
+        """Keep the newest report."""
+        self.report = report
+        self._look()
+
+    def _look(self) -> None:
+        known, enough = self.view, self._enough
+        if known is not None and enough is not None and enough(known, self.report):
+            self.over.set()
+
+    def service_if_known(self, report: ServiceReport | None) -> None:
+        """Keep what was asked for meanwhile."""
+        if report is not None:
+            self.service(report)
+
+    def log(self, frames: Sequence[Frame], log: str) -> None:
         """Output is not of interest."""
 
     def progress(self, progress: Progress) -> None:

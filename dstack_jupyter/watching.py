@@ -6,10 +6,12 @@ every piece of output, in order, once. It goes on where it was when the engine i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from dstack_engine.client import Client
 from dstack_engine.errors import CursorTooOld, DstackError, NotFound
 from dstack_engine.records.events import Event, Frame, Progress
 from dstack_engine.records.jobs import Job
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import Run, RunView
 from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import (
@@ -24,10 +27,12 @@ from dstack_engine.records.updates import (
     LogWritten,
     Progressed,
     RecordChanged,
+    ServiceSeen,
     Update,
     UsageSeen,
 )
 from dstack_engine.streams import Cursor
+from dstack_jupyter.replicas import is_service, newest_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +48,17 @@ class Follower(Protocol):
     def update(self, view: RunView) -> None:
         """The run or one of its jobs has changed."""
 
-    def log(self, frames: Sequence[Frame]) -> None:
-        """The run has printed something."""
+    def log(self, frames: Sequence[Frame], log: str) -> None:
+        """The run has printed something; *log* is the name of its job's container."""
 
     def progress(self, progress: Progress) -> None:
         """A job's preparation went on."""
 
     def usage(self, usage: Usage) -> None:
         """A job's use was measured."""
+
+    def service(self, report: ServiceReport) -> None:
+        """The traffic of the service that the run is was measured."""
 
     def ended(self) -> None:
         """The run has ended and all its output was told; nothing follows."""
@@ -65,6 +73,8 @@ class _Followed:
     followers: list[Follower] = field(default_factory=list)
     #: Whether any of them wants to hear what the run prints.
     output: bool = False
+    #: The traffic that was last told of, where it is a service.
+    report: ServiceReport | None = None
     #: When the engine was last asked how it stands, rather than told of it; `monotonic`.
     looked_at: float = -LOOK_AHEAD
 
@@ -95,16 +105,23 @@ class Watcher:
         self._closed = threading.Event()
 
     def follow(
-        self, view: RunView, follower: Follower, *, offset: int | None = None, output: bool = True
+        self,
+        view: RunView,
+        follower: Follower,
+        *,
+        offset: int | Mapping[str, int] | None = None,
+        output: bool = True,
     ) -> None:
         """Tell *follower* of everything that happens to the run of *view* from now on.
 
-        Output is told from its beginning, from *offset* in the log of the run's newest job, or,
-        without *output*, not at all. An ended run ends at once.
+        Output is told from its beginning, from *offset* in the log of the run's newest job (or, by
+        their names, in several), or, without *output*, not at all. An ended run ends at once.
         """
         follower.update(view)
         with self._lock:
             followed = self._runs.get(view.run.id)
+            if followed is not None and followed.report is not None:
+                follower.service(followed.report)
             if followed is not None and not output:
                 followed.followers.append(follower)
                 return
@@ -122,12 +139,14 @@ class Watcher:
                 self._read_output(followed, offset)
             self._subscribe()
 
-    def _read_output(self, followed: _Followed, offset: int | None) -> None:
+    def _read_output(self, followed: _Followed, offset: int | Mapping[str, int] | None) -> None:
         followed.output = True
         for job in followed.jobs.values():
             self._cursor.offsets.pop(job.container, None)
         newest = followed.view.job
-        if offset is not None and newest is not None:
+        if isinstance(offset, Mapping):
+            self._cursor.offsets.update(offset)
+        elif offset is not None and newest is not None:
             self._cursor.offsets[newest.container] = offset
 
     def forget(self, follower: Follower) -> None:
@@ -210,14 +229,16 @@ class Watcher:
                 case RecordChanged(cursor, event):
                     self._move(cursor)
                     self._take_event(event)
-                case LogWritten(cursor, run, _, frame):
+                case LogWritten(cursor, run, log, frame):
                     self._move(cursor)
-                    self._tell(self._named(run), lambda follower: follower.log((frame,)))
+                    self._tell(self._named(run), lambda follower: follower.log((frame,), log))
                 case Progressed(progress):
                     found = self._holding(progress.job)
                     self._tell(found, lambda follower: follower.progress(progress))
                 case UsageSeen(job, usage):
                     self._tell(self._holding(job), lambda follower: follower.usage(usage))
+                case ServiceSeen(report):
+                    self._take_report(self._runs.get(report.run_id), report)
                 case CaughtUp(cursor):
                     self._move(cursor)
                     self._refresh()
@@ -248,6 +269,12 @@ class Watcher:
         if followed.run.finished or event.deleted:
             self._end(followed)
 
+    def _take_report(self, followed: _Followed | None, report: ServiceReport | None) -> None:
+        if followed is None or report is None or report.run_id != followed.run.id:
+            return
+        followed.report = report
+        self._tell(followed, lambda follower: follower.service(report))
+
     def _refresh(self) -> None:
         # What changed between the snapshot that a follower came with and the stream's beginning.
         client = self._connect()
@@ -266,20 +293,31 @@ class Watcher:
                 self._tell(followed, lambda follower, view=view: follower.update(view))  # type: ignore[misc]
             if view.finished:
                 self._end(followed)
+            elif is_service(view):
+                with contextlib.suppress(DstackError):
+                    self._take_report(followed, client.service(view.name))
 
     def _end(self, followed: _Followed) -> None:
         del self._runs[followed.run.id]
-        job = followed.view.job if followed.output else None
-        try:
-            # The run's last event may come before its last output.
-            offset = self._cursor.offsets.get(job.container, 0) if job else 0
-            rest = tuple(self._connect().logs(followed.run.name, offset=offset)) if job else ()
-        except DstackError as error:
-            logger.debug("the last output of %s could not be read: %s", followed.run.name, error)
-            rest = ()
-        if rest:
-            self._tell(followed, lambda follower: follower.log(rest))
+        view = followed.view
+        jobs = newest_jobs(view) if is_service(view) else [view.job]
+        for job in jobs if followed.output else ():
+            if job is not None and (rest := self._rest(followed, job)):
+                self._tell(followed, partial(_log, frames=rest, log=job.container))
         self._tell(followed, lambda follower: follower.ended())
+
+    def _rest(self, followed: _Followed, job: Job) -> Sequence[Frame]:
+        """Return what the job printed last: a run's last event may come before its last output."""
+        offset = self._cursor.offsets.get(job.container, 0)
+        name = followed.run.name
+        try:
+            client = self._connect()
+            if is_service(followed.view):
+                return tuple(client.logs(name, offset=offset, replica=job.replica))
+            return tuple(client.logs(name, offset=offset))
+        except DstackError as error:
+            logger.debug("the last output of %s could not be read: %s", job.id, error)
+            return ()
 
     def _tell(self, followed: _Followed | None, tell: Callable[[Follower], None]) -> None:
         for follower in list(followed.followers) if followed else ():
@@ -303,3 +341,7 @@ class Watcher:
 
     def _is_current(self, generation: int) -> bool:
         return generation == self._generation and not self._closed.is_set()
+
+
+def _log(follower: Follower, frames: Sequence[Frame], log: str) -> None:
+    follower.log(frames, log)

@@ -37,7 +37,7 @@ class Call:
 
     def whole_number(self, option: str, *, least: int) -> int:
         """Return the option's value as a whole number. Raises `ArgumentError` if it is none."""
-        text = str(getattr(self.arguments, option))
+        text = str(getattr(self.arguments, option.replace("-", "_")))
         if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < least:
             raise ArgumentError(
                 f"--{option} takes a whole number of at least {least}, not {text!r}"
@@ -83,5 +83,7 @@ def _check_body(command: Command, surface: Surface, body: str | None) -> None:
         raise ArgumentError(
             f"{surface.program} {verb} is for notebooks; here: apply -f FILE", hint=hint
         )
+    if command.may_have_body:
+        return
     if not command.has_body and body is not None and body.strip():
         raise ArgumentError(f"%%dstack {verb} takes no body: write %dstack {verb}")

@@ -9,7 +9,7 @@ from dstack_engine.records.offers import Plan
 from dstack_engine.spec.configurations import Configuration, RunConfiguration
 from dstack_engine.spec.parsing import configuration_from_dict
 from dstack_jupyter.commands.call import Call
-from dstack_jupyter.commands.submitting import complete, read_configuration, tasks_only
+from dstack_jupyter.commands.submitting import complete, not_started, read_configuration
 from dstack_jupyter.commands.views import plan_shown
 
 
@@ -25,5 +25,5 @@ def _plan(call: Call) -> Plan:
     else:
         configuration = read_configuration(call, Path.cwd())
     if not isinstance(configuration, RunConfiguration):
-        raise Refused(tasks_only(configuration))
+        raise Refused(not_started(configuration))
     return call.client().plan(complete(call, configuration, Path.cwd()))

@@ -20,10 +20,19 @@ def naming(parser: Parser) -> None:
 
 def submitting(parser: Parser) -> None:
     """Declare what a cell with a run takes."""
+    _submitting(parser, "stay until the run has ended; an error if it failed")
+
+
+def serving(parser: Parser) -> None:
+    """Declare what a cell with a service takes."""
+    _submitting(parser, "stay until the service is ready; an error if it does not start")
+
+
+def _submitting(parser: Parser, waiting: str) -> None:
     parser.add_argument(
         "-n", "--name", metavar="NAME", help="name of the run; a random one if left out"
     )
-    _starting(parser)
+    _starting(parser, waiting)
     parser.add_argument("-o", "--out", metavar="VAR", help="put the Run object into this variable")
     _overrides(parser)
     filters(parser)
@@ -32,7 +41,10 @@ def submitting(parser: Parser) -> None:
 def applying(parser: Parser) -> None:
     """Declare what `apply` takes."""
     parser.add_argument("-f", "--file", metavar="FILE", help="the configuration")
-    submitting(parser)
+    _submitting(
+        parser,
+        "stay until a task has ended, or a service is ready; an error if it failed",
+    )
 
 
 def running(parser: Parser) -> None:
@@ -41,13 +53,11 @@ def running(parser: Parser) -> None:
     applying(parser)
 
 
-def _starting(parser: Parser) -> None:
+def _starting(parser: Parser, waiting: str) -> None:
     group = parser.add_argument_group("starting")
     group.add_argument("-y", "--yes", action="store_true", help="take the best offer; do not ask")
     group.add_argument("--dry-run", action="store_true", help="show the plan; start nothing")
-    group.add_argument(
-        "--wait", action="store_true", help="stay until the run has ended; an error if it failed"
-    )
+    group.add_argument("--wait", action="store_true", help=waiting)
     group.add_argument(
         "-d", "--detach", action="store_true", help="start it and show no more than its name"
     )
@@ -142,6 +152,33 @@ def logs(parser: Parser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="from the very start; a notebook shows the last 1 MB"
     )
+    parser.add_argument(
+        "--replica",
+        metavar="N",
+        help="number of a service's replica; the first that lives if left out",
+    )
+
+
+def chatting(parser: Parser) -> None:
+    """Declare what `chat` takes."""
+    parser.add_argument("model", metavar="MODEL", help="name of the model, as in `models`")
+    parser.add_argument(
+        "message",
+        metavar="WORD",
+        nargs="*",
+        help="the question; in a notebook the cell's body, in a terminal standard input",
+    )
+    parser.add_argument(
+        "-c",
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with this kernel's last conversation with the model",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    parser.add_argument("--temperature", metavar="T", help="0 for the likeliest words, 1 and more")
+    parser.add_argument("--max-tokens", metavar="N", help="how long the answer may be")
+    parser.add_argument("-o", "--out", metavar="VAR", help="put the answer into this variable")
 
 
 def stopping(parser: Parser) -> None:

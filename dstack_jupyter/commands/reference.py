@@ -23,6 +23,11 @@ the lines below it the configuration. `%dstack help VERB` and `--help` show what
 * **Waiting.** A cell returns at once, with a `Run` as its value: `status`, `wait()`, `logs()`,
   `stop()`, `ports`, `cost`, `files`, `exec()`. `--wait` stays until the run has ended and fails the
   cell if it failed. The terminal program stays with a run unless `--detach` is given.
+* **Services.** Their `Run` has `url`, `path_url`, `report`, `openai()`, `wait_until_ready()`,
+  `logs(replica=…)`. `--wait` stays until the service is ready. Running a service again under the
+  name of one that runs updates that one, one replica at a time. `dstack_jupyter.openai()` and
+  `openai_async()` return clients of all models that are served; `dstack_jupyter.token()` returns
+  the token without showing it.
 * **Ctrl-C** leaves the run as it is, and says how to see it again.
 * **Variables.** In a notebook an option's whole value may be a variable: `--name $name`. The body
   of a cell is never expanded.
@@ -41,8 +46,9 @@ def reference() -> str:
 
 
 def _section(command: Command) -> str:
-    program = NOTEBOOK if command.has_body else TERMINAL
-    title = f"%%dstack {command.name}" if command.has_body else command.name
+    in_cell = command.has_body or command.may_have_body
+    program = NOTEBOOK if in_cell else TERMINAL
+    title = f"%%dstack {command.name}" if in_cell else command.name
     return f"## `{title}`\n\n```\n{command.parser(program).format_help().rstrip()}\n```\n"
 
 

@@ -6,16 +6,19 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from dstack_engine.errors import ArgumentError, EngineError
-from dstack_engine.records.events import Frame
-from dstack_engine.records.updates import RecordChanged
+from dstack_engine.client import Client
+from dstack_engine.errors import ArgumentError, EngineError, NotFound
+from dstack_engine.records.runs import RunView
+from dstack_engine.records.updates import RecordChanged, ServiceSeen
 from dstack_jupyter.commands.call import Call
 from dstack_jupyter.commands.views import events_shown, runs_shown
 from dstack_jupyter.failures import CommandFailed, Detached
+from dstack_jupyter.rendering.runs import Traffic
+from dstack_jupyter.replicas import is_service, newest_jobs
 from dstack_jupyter.run import Run
-from dstack_jupyter.surfaces.base import Shown
+from dstack_jupyter.surfaces.base import Earlier, Shown
 
 #: How much of a log's end a notebook shows, in bytes; its pages get slow with more.
 NOTEBOOK_LOG = 1_000_000
@@ -29,23 +32,39 @@ def list_runs(call: Call) -> None:
     everything = call.arguments.all
 
     def draw() -> Shown:
-        return runs_shown(client.runs(everything=everything))
+        views = client.runs(everything=everything)
+        return runs_shown(views, traffic_of(client, views))
 
     if not call.arguments.watch:
         call.surface.show(draw())
         return
-    changes = (update for update in client.updates() if isinstance(update, RecordChanged))
+    kinds = (RecordChanged, ServiceSeen)
+    changes = (update for update in client.updates() if isinstance(update, kinds))
     try:
         call.surface.repeat(draw, lambda: next(changes, None) is not None)
     except KeyboardInterrupt:
         raise Detached("") from None
 
 
+def traffic_of(client: Client, views: Sequence[RunView]) -> Traffic | None:
+    """Return what is known of the services among *views*; None where there are none."""
+    services = [view for view in views if is_service(view) and not view.finished]
+    if not services:
+        return None
+    reports = {}
+    for view in services:
+        with contextlib.suppress(NotFound):  # ended and deleted meanwhile
+            if (report := client.service(view.name)) is not None:
+                reports[str(view.run.id)] = report
+    return Traffic(reports, client.gateway())
+
+
 def show_logs(call: Call) -> None:
     """Write what a run printed, and with --follow what it goes on to print."""
     said, name = call.arguments, call.run_name()
     tail = None if said.all or call.surface.is_program else NOTEBOOK_LOG
-    frames = call.client().logs(name, follow=said.follow, tail_bytes=tail)
+    replica = None if said.replica is None else call.whole_number("replica", least=0)
+    frames = call.client().logs(name, follow=said.follow, tail_bytes=tail, replica=replica)
     try:
         for frame in frames:
             call.surface.output(frame.stream, frame.payload)
@@ -56,16 +75,26 @@ def show_logs(call: Call) -> None:
 def attach(call: Call) -> Run:
     """Show a run live: its card in a notebook, its output in a terminal."""
     run = Run(call.session, call.client().run(call.run_name()))
-    earlier = tuple(_tail(call, run))
-    call.surface.rejoin(run, earlier=earlier)
+    call.surface.rejoin(run, earlier=_earlier(call, run))
     if call.surface.is_program:
         run.check()
     return run
 
 
-def _tail(call: Call, run: Run) -> Iterator[Frame]:
-    if run.view.job is not None:
-        yield from call.client().logs(run.name, tail_bytes=CARD_LOG)
+def _earlier(call: Call, run: Run) -> Earlier:
+    """Return the end of what the run has printed: its newest job, or a service's each."""
+    client, view = call.client(), run.last_view
+    if not is_service(view):
+        jobs = [view.job] if view.job is not None else []
+        return {job.container: tuple(client.logs(run.name, tail_bytes=CARD_LOG)) for job in jobs}
+    return {
+        job.container: tuple(
+            client.logs(
+                run.name, tail_bytes=CARD_LOG // len(newest_jobs(view)), replica=job.replica
+            )
+        )
+        for job in newest_jobs(view)
+    }
 
 
 def stop(call: Call) -> None:

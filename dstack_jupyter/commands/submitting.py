@@ -6,15 +6,14 @@ project's files, submit, show.
 
 from __future__ import annotations
 
-import keyword
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dstack_engine.client import Client
-from dstack_engine.errors import ArgumentError, NoOffers, Refused
+from dstack_engine.errors import ArgumentError, NoOffers, NotFound, Refused
 from dstack_engine.files.manifest import FileLimits
 from dstack_engine.files.tree import scan_project
 from dstack_engine.files.uploads import upload_tree
@@ -25,6 +24,7 @@ from dstack_engine.spec.configurations import (
     Configuration,
     RunConfiguration,
     Runnable,
+    ServiceConfiguration,
     TaskConfiguration,
 )
 from dstack_engine.spec.files import find_configuration_file, load_configuration, load_profiles
@@ -32,10 +32,11 @@ from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.spec.interpolation import references
 from dstack_engine.spec.parsing import configuration_from_dict, parse_configuration
 from dstack_engine.spec.profiles import ProfileParameters, apply_profile
-from dstack_jupyter.arguments import surplus_error
+from dstack_jupyter.arguments import surplus_error, variable_name
 from dstack_jupyter.commands.call import Call
 from dstack_jupyter.commands.views import bytes_text, plan_shown
 from dstack_jupyter.interrupts import uninterrupted
+from dstack_jupyter.replicas import is_service
 from dstack_jupyter.run import Run
 from dstack_jupyter.surfaces.base import Choice, Shown, Tell
 
@@ -64,7 +65,7 @@ def plan_cell(call: Call) -> None:
     )
     if isinstance(configuration, FleetConfiguration) and configuration.ssh_config is None:
         _show_plan(call, call.client().plan(_on_such_a_machine(configuration)))
-    call.surface.show(Shown(tasks_only(configuration)))
+    call.surface.show(Shown(not_started(configuration)))
 
 
 def apply(call: Call) -> Run | None:
@@ -130,19 +131,22 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
     if said.wait and said.detach:
         raise ArgumentError("--wait and --detach exclude each other")
     if not isinstance(configuration, RunConfiguration):
-        raise Refused(tasks_only(configuration))
+        raise Refused(not_started(configuration))
     wanted = complete(call, configuration, project)
     client = call.client()
     if said.dry_run:
         _show_plan(call, client.plan(wanted))
         return None
-    if not isinstance(wanted, TaskConfiguration):
+    if not isinstance(wanted, (TaskConfiguration, ServiceConfiguration)):
         _show_plan(call, client.plan(wanted))
-        raise Refused(tasks_only(wanted))
+        raise Refused(not_started(wanted))
     run = Run(call.session)
     if said.out is not None:
-        call.surface.assign(_variable(said.out), run)
-    submission = Submission(client, wanted, None if said.no_files else project)
+        call.surface.assign(variable_name(said.out), run)
+    updates = _updates(client, wanted)
+    submission = Submission(client, wanted, None if said.no_files else project, updates)
+    if said.yes and updates and not said.detach:
+        call.surface.tell(f"Updating {updates}.")
     if said.yes:
         _submit(call, submission, run)
     else:
@@ -150,6 +154,19 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
     if run.submitted:
         _show_run(call, run)
     return run
+
+
+def _updates(client: Client, wanted: Runnable) -> str | None:
+    """Return what is updated by *wanted*, in words; None where it starts something new."""
+    if not isinstance(wanted, ServiceConfiguration) or wanted.name is None:
+        return None
+    try:
+        view = client.run(wanted.name)
+    except NotFound:
+        return None
+    if view.finished or not is_service(view):
+        return None
+    return f"the running service {view.name}: one replica at a time"
 
 
 def _submit(call: Call, submission: Submission, run: Run) -> None:
@@ -166,6 +183,8 @@ def _choose(call: Call, submission: Submission, run: Run) -> None:
     if not plan.offers:
         _show_plan(call, plan)
         raise NoOffers("Nothing was started: no offer fits what this asks; the table says why.")
+    if submission.updates is not None:
+        plan = replace(plan, remarks=(f"updates {submission.updates}", *plan.remarks))
     call.surface.choose(Choice(plan, submission.send, submission.title, run))
 
 
@@ -174,6 +193,10 @@ def _show_run(call: Call, run: Run) -> None:
     if said.detach:
         surface.write(f"{run.name}\n")
         run.mark_shown()
+    elif said.wait and is_service(run.last_view):
+        waiting = run.readiness()
+        surface.stay(run, waiting=waiting)
+        run.check_ready(waiting)
     elif said.wait or surface.is_program:
         surface.stay(run)
         run.check()
@@ -181,12 +204,12 @@ def _show_run(call: Call, run: Run) -> None:
         surface.present(run)
 
 
-def tasks_only(configuration: Configuration) -> str:
+def not_started(configuration: Configuration) -> str:
     """Return the sentence for a configuration that cannot be started yet."""
     name = f" {configuration.name}" if configuration.name else ""
     return (
         f"The {configuration.type}{name} is well written; it was not started, "
-        "since this version runs tasks only."
+        "since this version runs tasks and services only."
     )
 
 
@@ -212,6 +235,8 @@ class Submission:
     configuration: Runnable
     #: The folder whose files go along; None for none.
     project: Path | None
+    #: What is updated by it, in words; None where it starts something new.
+    updates: str | None = None
 
     @property
     def title(self) -> str:
@@ -274,12 +299,6 @@ class _Receiver:
 def _takes_arguments(configuration: Runnable) -> bool:
     texts = (*configuration.setup, *getattr(configuration, "commands", ()))
     return any(str(reference) == "run.args" for text in texts for reference in references(text))
-
-
-def _variable(name: str) -> str:
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise ArgumentError(f"-o takes the name of a variable, not {name!r}")
-    return name
 
 
 def _share(done: int, total: int) -> float | None:

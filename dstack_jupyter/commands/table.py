@@ -35,12 +35,15 @@ class Command:
     examples: str = ""
     #: It is written `%%dstack VERB`, with a configuration as the cell's body.
     has_body: bool = False
+    #: It may be written either way: `%%dstack VERB` with a body, or `%dstack VERB` and words.
+    may_have_body: bool = False
     #: Words that no option takes go to the verb (`${{ run.args }}`, a command to run).
     keeps_rest: bool = False
 
     def parser(self, program: str) -> Parser:
         """Return the parser of this verb's options; *program* is how its caller is written."""
-        program = f"%{NOTEBOOK}" if self.has_body else program
+        if self.has_body or (self.may_have_body and program == NOTEBOOK):
+            program = f"%{NOTEBOOK}"
         parser = Parser(f"{program} {self.name}", self.summary, self.examples or None)
         self.declare(parser)
         return parser
@@ -64,6 +67,27 @@ expanded: `$` and `${{ }}` in it are its own.
       - python train.py ${{ run.args }}
 """
 
+_SERVICE = """\
+It is reached at http://NAME.localhost:PORT/ and, for programs that do not know such names, at
+http://127.0.0.1:PORT/services/NAME/; the card shows both. Requests need the header
+`Authorization: Bearer TOKEN` unless the service says `auth: false`.
+
+    %%dstack service --name chat -y --wait
+    commands:
+      - python serve.py --port 8000
+    port: 8000
+    model: my-model
+    replicas: 0..2
+    scaling: {metric: concurrency, target: 4}
+"""
+
+_CHAT = """\
+    %%dstack chat my-model --system "You are brief." -o answer
+    Why is the sky blue?
+
+    dstack-jupyter chat my-model Why is the sky blue?
+"""
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         "task",
@@ -76,15 +100,16 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "service",
-        "Check and plan the service in this cell; this version starts tasks only.",
+        "Run the service in this cell, or update the one of that name.",
         "submitting:run_cell",
-        options.submitting,
+        options.serving,
+        examples=_SERVICE,
         has_body=True,
         keeps_rest=True,
     ),
     Command(
         "dev-environment",
-        "Check and plan the dev environment in this cell; this version starts tasks only.",
+        "Check and plan the dev environment in this cell; it is not started by this version.",
         "submitting:run_cell",
         options.submitting,
         has_body=True,
@@ -92,21 +117,21 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "fleet",
-        "Check and plan the fleet in this cell; this version starts tasks only.",
+        "Check and plan the fleet in this cell; it is not started by this version.",
         "submitting:plan_cell",
         options.naming,
         has_body=True,
     ),
     Command(
         "gateway",
-        "Check the gateway in this cell; this version starts tasks only.",
+        "Check the gateway in this cell; it is not started by this version.",
         "submitting:plan_cell",
         options.naming,
         has_body=True,
     ),
     Command(
         "volume",
-        "Check the volume in this cell; this version starts tasks only.",
+        "Check the volume in this cell; it is not started by this version.",
         "submitting:plan_cell",
         options.naming,
         has_body=True,
@@ -137,6 +162,22 @@ COMMANDS: tuple[Command, ...] = (
     Command("ps", "List the runs.", "runs:list_runs", options.listing),
     Command("logs", "Show what a run printed.", "runs:show_logs", options.logs),
     Command("attach", "Show a run live, with its ports.", "runs:attach", options.one_run),
+    Command("models", "List the models that services serve.", "models:list_models"),
+    Command(
+        "chat",
+        "Ask a model; the answer is shown as it comes.",
+        "models:chat",
+        options.chatting,
+        examples=_CHAT,
+        may_have_body=True,
+    ),
+    Command(
+        "token",
+        "Print the token for services and models; in a terminal only.",
+        "models:show_token",
+        examples='    curl -H "Authorization: Bearer $(dstack-jupyter token)" '
+        "http://web.localhost:4180/",
+    ),
     Command("stop", "Stop runs: politely, or at once with --abort.", "runs:stop", options.stopping),
     Command(
         "delete", "Forget ended runs: their records and logs.", "runs:delete", options.deleting
@@ -188,7 +229,7 @@ def find_command(verb: str, program: str) -> Command:
 
 def overview(program: str) -> str:
     """Return the list of all verbs."""
-    cells = [command for command in COMMANDS if command.has_body]
+    cells = [command for command in COMMANDS if command.has_body or command.may_have_body]
     lines = [command for command in COMMANDS if not command.has_body]
     parts = []
     if program == NOTEBOOK:

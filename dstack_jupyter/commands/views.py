@@ -8,12 +8,13 @@ from datetime import datetime, timezone
 from dstack_engine.records.events import Event
 from dstack_engine.records.offers import Plan
 from dstack_engine.records.runs import RunView
-from dstack_engine.records.updates import Finding
+from dstack_engine.records.updates import Finding, ModelView
 from dstack_jupyter.rendering.events import events_html, events_text
 from dstack_jupyter.rendering.findings import findings_html, findings_text
 from dstack_jupyter.rendering.offers import offers_html, offers_text
 from dstack_jupyter.rendering.quantities import size_text
-from dstack_jupyter.rendering.runs import runs_html, runs_text
+from dstack_jupyter.rendering.runs import Traffic, runs_html, runs_text
+from dstack_jupyter.rendering.services import models_html, models_text
 from dstack_jupyter.surfaces.base import Shown
 
 
@@ -22,10 +23,15 @@ def plan_shown(plan: Plan) -> Shown:
     return Shown(offers_text(plan), offers_html(plan))
 
 
-def runs_shown(views: Sequence[RunView]) -> Shown:
+def runs_shown(views: Sequence[RunView], traffic: Traffic | None = None) -> Shown:
     """Return the runs as a table."""
     now = datetime.now(timezone.utc)
-    return Shown(runs_text(views, now), runs_html(views, now))
+    return Shown(runs_text(views, now, traffic), runs_html(views, now, traffic))
+
+
+def models_shown(models: Sequence[ModelView]) -> Shown:
+    """Return the models as a table."""
+    return Shown(models_text(models), models_html(models))
 
 
 def events_shown(events: Sequence[Event]) -> Shown:

@@ -53,6 +53,11 @@ def link(url: str) -> str:
     return tag("a", escape(url), href=url, target="_blank", rel="noopener noreferrer")
 
 
+def prose(text: str) -> str:
+    """Return *text* as it is, in the page's own letters: nothing in it is markup."""
+    return section(tag("div", escape(text), "white-space:pre-wrap;overflow-wrap:anywhere"))
+
+
 def section(content: str) -> str:
     """Return the frame that a whole view stands in."""
     return tag("div", content, f"font-family:{FONT};font-size:13px;line-height:1.5;max-width:76em")

@@ -63,6 +63,15 @@ def resources_text(shape: MachineShape) -> str:
     return ", ".join(parts)
 
 
+def seconds_text(seconds: float) -> str:
+    """Return a short time with two or three digits: ``0.8 ms``, ``14 ms``, ``2.3 s``, ``45 s``."""
+    if seconds < 0.001:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
 def clock_text(at: datetime) -> str:
     """Return a time of day in UTC: ``14:03:07``."""
     return at.strftime("%H:%M:%S")

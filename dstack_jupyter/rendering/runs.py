@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from dstack_engine.records.events import Progress
 from dstack_engine.records.jobs import Job
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunStatus, RunView
 from dstack_engine.records.sightings import Usage
+from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.rendering.logs import log_html, log_text
 from dstack_jupyter.rendering.markup import (
     AMBER,
@@ -45,6 +48,7 @@ from dstack_jupyter.rendering.steps import (
     status_word,
     steps_of,
 )
+from dstack_jupyter.replicas import is_service, standing_of
 from dstack_jupyter.terminal import LogScreen
 
 #: Lines of output that a card keeps when it is frozen.
@@ -57,6 +61,7 @@ _COLOURS = {
     RunStatus.TERMINATED: AMBER,
     RunStatus.TERMINATING: AMBER,
 }
+_HEADINGS = ("name", "status", "resources", "price", "cost", "submitted", "reason")
 _MARKS = {StepState.DONE: "●", StepState.CURRENT: "◐", StepState.AHEAD: "○", StepState.SKIPPED: "–"}
 
 
@@ -106,16 +111,24 @@ def run_html(
     return section(tag("div", "".join(parts), frame))
 
 
-def runs_text(views: Sequence[RunView], now: datetime) -> str:
+@dataclass(frozen=True)
+class Traffic:
+    """What is known of services besides their records: by their runs' ids, and the gateway."""
+
+    reports: Mapping[str, ServiceReport] = field(default_factory=dict)
+    gateway: GatewayView = field(default_factory=lambda: GatewayView(None))
+
+
+def runs_text(views: Sequence[RunView], now: datetime, traffic: Traffic | None = None) -> str:
     """Return the runs as an aligned table."""
-    return _table(views, now).text() if views else "No runs."
+    return _table(views, now, traffic).text() if views else "No runs."
 
 
-def runs_html(views: Sequence[RunView], now: datetime) -> str:
+def runs_html(views: Sequence[RunView], now: datetime, traffic: Traffic | None = None) -> str:
     """Return the runs as a table with a caption."""
     if not views:
         return section(muted("No runs."))
-    return section(_table(views, now).html(counted(len(views), "run")))
+    return section(_table(views, now, traffic).html(counted(len(views), "run")))
 
 
 def facts_of(
@@ -153,9 +166,25 @@ def usage_text(usage: Usage, job: Job | None) -> str:
     return " · ".join(parts)
 
 
-def _table(views: Sequence[RunView], now: datetime) -> Table:
-    headings = ("name", "status", "resources", "price", "cost", "submitted", "reason")
-    return Table(headings, [_row(view, now) for view in views], frozenset({"price", "cost"}))
+def _table(views: Sequence[RunView], now: datetime, traffic: Traffic | None) -> Table:
+    headings: tuple[str, ...] = _HEADINGS
+    rows = [_row(view, now) for view in views]
+    if any(is_service(view) for view in views):
+        headings = (*headings[:2], "replicas", "address", *headings[2:])
+        rows = [
+            (*row[:2], *_service_cells(view, traffic or Traffic()), *row[2:])
+            for row, view in zip(rows, views, strict=True)
+        ]
+    return Table(headings, rows, frozenset({"price", "cost"}))
+
+
+def _service_cells(view: RunView, traffic: Traffic) -> tuple[str, str]:
+    if not is_service(view) or view.finished:
+        return "-", "-"
+    standing = standing_of(view, traffic.reports.get(view.run.id))
+    port = traffic.gateway.port
+    address = traffic.gateway.url_of(view.name) if port is not None else "-"
+    return f"{standing.ready}/{standing.desired}", address
 
 
 def _row(view: RunView, now: datetime) -> tuple[str, ...]:

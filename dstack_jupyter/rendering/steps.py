@@ -12,6 +12,7 @@ from dstack_engine.enums import StrEnum
 from dstack_engine.records.events import Progress
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
+from dstack_jupyter.replicas import is_service
 
 
 class StepState(StrEnum):
@@ -78,7 +79,9 @@ def sentence_of(view: RunView) -> str:
     job = view.job
     if not view.finished and view.status is not RunStatus.TERMINATING:
         return _waiting(view, job)
-    if job is not None and job.reason is not None:
+    # A service's replicas come and go for reasons of their own.
+    own = view.run.reason in _RUN_SENTENCES and is_service(view)
+    if job is not None and job.reason is not None and not own:
         detail = f" ({job.detail})" if job.detail else ""
         more = " It was being retried." if view.status is RunStatus.PENDING else ""
         return f"{view.name} {_subject(job.reason)}{detail}.{more}"

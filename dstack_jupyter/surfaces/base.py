@@ -14,10 +14,13 @@ from typing import Protocol
 from dstack_engine.records.events import Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.runs import RunView
-from dstack_jupyter.run import Run
+from dstack_jupyter.run import Run, Waiting
 
 #: Told how far something is: a few words, and 0–1 or None where the whole is not known.
 Tell = Callable[[str, float | None], None]
+
+#: The end of what a run has printed so far, by the names of its jobs' logs.
+Earlier = Mapping[str, Sequence[Frame]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Surface(Protocol):
     def write(self, text: str) -> None:
         """Write *text* as it is; it ends its own lines."""
 
+    def tell(self, sentence: str) -> None:
+        """Write a sentence about what is done, on a line of its own."""
+
     def output(self, stream: Stream, payload: bytes) -> None:
         """Write what a run printed, bytes as they are."""
 
@@ -86,14 +92,20 @@ class Surface(Protocol):
     def present(self, run: Run) -> None:
         """Show a run that was just submitted, live where that can be; returns at once."""
 
-    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+    def rejoin(self, run: Run, *, earlier: Earlier) -> None:
         """Show a run of before: a notebook's card returns at once, a terminal stays with it.
 
         *earlier* is the end of what it has printed so far.
         """
 
-    def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
-        """Show the run and return when it has ended; an interrupt raises `Detached`."""
+    def stay(self, run: Run, *, waiting: Waiting | None = None) -> None:
+        """Show the run and return when it has ended; an interrupt raises `Detached`.
+
+        With *waiting*, return when that is over.
+        """
+
+    def telling(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Return what shows a text that grows: called with the whole of it again and again."""
 
     def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
         """Draw again in the same place after each *changed* (which waits), until interrupted."""

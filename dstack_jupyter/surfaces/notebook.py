@@ -17,16 +17,21 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle
 
-from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunView
 from dstack_jupyter.commands.table import NOTEBOOK
+from dstack_jupyter.gateway import Gateway
+from dstack_jupyter.rendering.markup import prose
+from dstack_jupyter.replicas import is_service
 from dstack_jupyter.run import Run, Waiting
 from dstack_jupyter.session import Session, session
-from dstack_jupyter.surfaces.base import Choice, Shown, Surface, Tell
-from dstack_jupyter.surfaces.terminal import PATIENCE, TerminalSurface, detached
+from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Surface, Tell
+from dstack_jupyter.surfaces.terminal import NEVER, PATIENCE, TerminalSurface, detached
+from dstack_jupyter.widgets.card import Card
 from dstack_jupyter.widgets.offers import OffersView
 from dstack_jupyter.widgets.run import RunCard
+from dstack_jupyter.widgets.service import ServiceCard
 
 #: How long a cell that waited lets its card become static, in seconds.
 FREEZING = 3.0
@@ -69,6 +74,10 @@ class NotebookSurface:
     def write(self, text: str) -> None:
         """Write *text* as the cell's output."""
         sys.stdout.write(text)
+
+    def tell(self, sentence: str) -> None:
+        """Write *sentence* as the cell's output."""
+        self.write(f"{sentence}\n")
 
     def output(self, stream: Stream, payload: bytes) -> None:
         """Write what a run printed."""
@@ -118,46 +127,61 @@ class NotebookSurface:
 
     def present(self, run: Run) -> None:
         """Show the run's card; it lives on by itself."""
-        self._show_card(run, ())
+        self._show_card(run, {})
 
-    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+    def rejoin(self, run: Run, *, earlier: Earlier) -> None:
         """Show the run's card with the end of its output; it lives on by itself."""
         self._show_card(run, earlier)
 
-    def _show_card(self, run: Run, earlier: Sequence[Frame]) -> RunCard:
+    def _show_card(self, run: Run, earlier: Earlier) -> Card:
         run.mark_shown()
-        card = self._card(run.last_view)
-        card.log(earlier)
+        view = run.last_view
+        card = self._card(view)
+        for log, frames in earlier.items():
+            card.log(frames, log)
         card.attach(self._show_in_place(card))
-        if run.last_view.finished and earlier:
+        if view.finished and earlier:
             card.freeze()
             return card
-        offset = earlier[-1].next_offset if earlier else None
-        self._session().watcher().follow(run.last_view, card, offset=offset)
+        # What replicas that have ended printed is of the past.
+        offsets = {job.container: NEVER for job in view.jobs if job.finished and is_service(view)}
+        offsets |= {log: frames[-1].next_offset for log, frames in earlier.items() if frames}
+        self._session().watcher().follow(view, card, offset=offsets or None)
         return card
 
-    def _card(self, view: RunView) -> RunCard:
-        card = RunCard(view)
+    def _card(self, view: RunView) -> Card:
+        gateway = Gateway(lambda: self._session().client(start=False))
+        card = ServiceCard(view, gateway) if is_service(view) else RunCard(view)
         card.on_stop(
             lambda abort: card.update(self._session().client().stop(view.name, abort=abort))
         )
         return card
 
-    def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
-        """Show the run's card and return when it has ended."""
-        waiting = Waiting()
+    def stay(self, run: Run, *, waiting: Waiting | None = None) -> None:
+        """Show the run's card and return when it has ended, or *waiting* is over."""
+        waiting = waiting or Waiting()
         watcher = self._session().watcher()
-        card = self._show_card(run, earlier)
+        card = self._show_card(run, {})
         watcher.follow(run.last_view, waiting, output=False)
         try:
             waiting.over.wait()
-            _let_freeze(card)
+            if waiting.view is None or waiting.view.finished:
+                _let_freeze(card)
         except KeyboardInterrupt:
             raise detached(self.program, run.name) from None
         finally:
             watcher.forget(waiting)
         if waiting.view is not None:
             run.bind(waiting.view)
+
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[str], None]]:
+        """Show a text that grows in one place, drawn again a few times a second."""
+        growing = _Growing(self._show_in_place)
+        try:
+            yield growing.tell
+        finally:
+            growing.draw()
 
     def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
         """Draw in one place, again after each change."""
@@ -208,11 +232,39 @@ class _Bar:
         return self._handle
 
 
+class _Growing:
+    """A text that grows. It is shown as text: what a model says is nothing for a page to act on."""
+
+    def __init__(self, show: Callable[[object], DisplayHandle]) -> None:
+        self._show = show
+        self._handle: DisplayHandle | None = None
+        self._text = ""
+        self._shown: str | None = None
+        self._drawn = 0.0
+
+    def tell(self, text: str) -> None:
+        """Let the whole text be *text*."""
+        self._text = text
+        if monotonic() - self._drawn >= _REDRAW:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw what is not shown yet."""
+        if self._text == self._shown:
+            return
+        self._drawn, self._shown = monotonic(), self._text
+        shown = Shown(self._text, prose(self._text))
+        if self._handle is None:
+            self._handle = self._show(shown)
+        else:
+            self._handle.update(shown)  # type: ignore[no-untyped-call]
+
+
 def _told(text: str, fraction: float | None) -> str:
     return text if fraction is None else f"{text} ({fraction:.0%})"
 
 
-def _let_freeze(card: RunCard) -> None:
+def _let_freeze(card: Card) -> None:
     # The card freezes in a thread; a notebook that ends with this cell must not miss it.
     tick = threading.Event()
     until = monotonic() + FREEZING

@@ -6,6 +6,7 @@ run) to standard error, so that output may be piped. Colours and progress only o
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
@@ -14,18 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from dstack_engine.errors import Refused
+from dstack_engine.errors import DstackError, Refused
 from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.sightings import Usage
+from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.failures import Detached, explain
+from dstack_jupyter.rendering.markup import plain
 from dstack_jupyter.rendering.offers import offers_text
 from dstack_jupyter.rendering.runs import facts_of
+from dstack_jupyter.rendering.services import addresses_of
 from dstack_jupyter.rendering.steps import sentence_of, status_word
-from dstack_jupyter.run import Run
+from dstack_jupyter.replicas import is_service, standing_of
+from dstack_jupyter.run import Run, Waiting
 from dstack_jupyter.session import Session
-from dstack_jupyter.surfaces.base import Choice, Shown, Tell
+from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Tell
 
+#: Where a log that is not to be read is begun: beyond its end.
+NEVER = 1 << 62
 #: Progress is told of what takes longer than this, in seconds.
 PATIENCE = 1.0
 _BAR = 24
@@ -113,17 +121,22 @@ class TerminalSurface:
         name = run.name
         self.tell(f"{name} was submitted. See it: {self.program} attach {name}")
 
-    def rejoin(self, run: Run, *, earlier: Sequence[Frame]) -> None:
+    def rejoin(self, run: Run, *, earlier: Earlier) -> None:
         """Write the end of its output, and go on until it has ended."""
-        self.stay(run, earlier=earlier)
+        for frames in earlier.values():
+            for frame in frames:
+                self.output(frame.stream, frame.payload)
+        offsets = {job.container: NEVER for job in run.last_view.jobs if job.finished}
+        offsets |= {log: frames[-1].next_offset for log, frames in earlier.items() if frames}
+        self._follow(run, Waiting(), offsets or None)
 
-    def stay(self, run: Run, *, earlier: Sequence[Frame] = ()) -> None:
+    def stay(self, run: Run, *, waiting: Waiting | None = None) -> None:
         """Write the run's output and states as they come, until it has ended."""
-        for frame in earlier:
-            self.output(frame.stream, frame.payload)
-        told = _Told()
+        self._follow(run, waiting or Waiting(), None)
+
+    def _follow(self, run: Run, waiting: Waiting, offset: Mapping[str, int] | None) -> None:
+        told = _Told(waiting)
         watcher = self._session().watcher()
-        offset = earlier[-1].next_offset if earlier else None
         watcher.follow(run.view, told, offset=offset)
         try:
             with self.progress() as tell:
@@ -133,6 +146,22 @@ class TerminalSurface:
         finally:
             told.close()
             watcher.forget(told)
+
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[str], None]]:
+        """Write a text that grows, and a newline in the end."""
+        written = ""
+
+        def tell(text: str) -> None:
+            nonlocal written
+            self.write(plain(text[len(written) :]))
+            written = text
+
+        try:
+            yield tell
+        finally:
+            if written and not written.endswith("\n"):
+                self.write("\n")
 
     def repeat(self, draw: Callable[[], Shown], changed: Callable[[], bool]) -> None:
         """Clear the terminal and draw, again after each change."""
@@ -154,12 +183,16 @@ class TerminalSurface:
         sys.stderr.flush()
 
     def _tell_all(self, run: Run, told: _Told, tell: Tell) -> None:
-        story = _Story()
+        story = _Story(lambda: self._session().client(start=False).gateway())
         while (news := told.news.get()) is not None:
             match news:
                 case RunView():
                     run.bind(news)
                     for line in story.go_on(news):
+                        tell("", None)
+                        self.tell(line)
+                case ServiceReport():
+                    for line in story.go_on(run.last_view, news):
                         tell("", None)
                         self.tell(line)
                 case Frame():
@@ -180,14 +213,21 @@ def detached(program: str, name: str) -> Detached:
 class _Story:
     """A run's states told one after the other, each fact once."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway: Callable[[], GatewayView]) -> None:
         self._state = ""
         self._told: set[str] = set()
+        self._report: ServiceReport | None = None
+        self._gateway = gateway
+        self._addressed = False
 
-    def go_on(self, view: RunView) -> Iterator[str]:
+    def go_on(self, view: RunView, report: ServiceReport | None = None) -> Iterator[str]:
         """Yield what is new in *view*: a line for its state, a line for each offer that failed."""
+        self._report = report or self._report
         if view.finished:
             yield explain(view)
+            return
+        if is_service(view):
+            yield from self._service(view)
             return
         job = view.job
         for failed in job.tried if job is not None else ():
@@ -203,13 +243,30 @@ class _Story:
             self._told.update(new)
             yield " · ".join([f"{view.name}: {state}", *new])
 
+    def _service(self, view: RunView) -> Iterator[str]:
+        standing = standing_of(view, self._report)
+        line = f"{view.name}: {standing.word}"
+        line += f" · {standing.sentence}" if standing.sentence else ""
+        if line != self._state:
+            self._state = line
+            yield line
+        if self._report is not None and not self._addressed:
+            self._addressed = True
+            with contextlib.suppress(DstackError):
+                for label, address in addresses_of(view, self._gateway()):
+                    yield f"{view.name}: {label}: {address}"
+
+
+_News = RunView | ServiceReport | Frame | Progress | None
+
 
 class _Told:
-    """A follower that hands everything to the thread that waits."""
+    """A follower that hands everything to the thread that waits, until *waiting* is over."""
 
-    def __init__(self) -> None:
-        self.news: queue.Queue[RunView | Frame | Progress | None] = queue.Queue(maxsize=10_000)
+    def __init__(self, waiting: Waiting) -> None:
+        self.news: queue.Queue[_News] = queue.Queue(maxsize=10_000)
         self._closed = False
+        self._waiting = waiting
 
     def close(self) -> None:
         """Take nothing more, and let go whoever waits to hand something over."""
@@ -217,8 +274,19 @@ class _Told:
 
     def update(self, view: RunView) -> None:
         self._put(view)
+        self._waiting.update(view)
+        self._end_if_over()
 
-    def log(self, frames: Sequence[Frame]) -> None:
+    def service(self, report: ServiceReport) -> None:
+        self._put(report)
+        self._waiting.service(report)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._waiting.over.is_set():
+            self._put(None)
+
+    def log(self, frames: Sequence[Frame], log: str) -> None:
         for frame in frames:
             self._put(frame)
 
@@ -231,7 +299,7 @@ class _Told:
     def ended(self) -> None:
         self._put(None)
 
-    def _put(self, news: RunView | Frame | Progress | None) -> None:
+    def _put(self, news: _News) -> None:
         # A terminal slower than the run holds the stream back, rather than filling memory.
         while not self._closed:
             try:

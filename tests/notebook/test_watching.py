@@ -13,6 +13,7 @@ import pytest
 from dstack_engine.errors import EngineDown, NotFound
 from dstack_engine.records.events import Event, Frame, Progress, Stream
 from dstack_engine.records.jobs import Job, JobId, JobStatus
+from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
 from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import CaughtUp, LogWritten, RecordChanged, Update
@@ -88,18 +89,22 @@ class Ear:
         self.statuses: list[str] = []
         self.jobs: list[JobStatus] = []
         self.text = ""
+        self.reports: list[ServiceReport] = []
         self.over = threading.Event()
 
     def update(self, view: RunView) -> None:
         self.statuses.append(view.status.value)
         self.jobs += [job.status for job in view.jobs]
 
-    def log(self, frames: Sequence[Frame]) -> None:
+    def log(self, frames: Sequence[Frame], log: str) -> None:
         self.text += b"".join(one.payload for one in frames).decode()
 
     def progress(self, progress: Progress) -> None: ...
 
     def usage(self, usage: Usage) -> None: ...
+
+    def service(self, report: ServiceReport) -> None:
+        self.reports.append(report)
 
     def ended(self) -> None:
         self.over.set()
@@ -193,7 +198,7 @@ def test_a_run_that_ended_before_the_stream_began_is_ended_at_once(
 
 def test_a_view_that_breaks_does_not_silence_the_others(engine: OneRun, watcher: Watcher) -> None:
     class Broken(Ear):
-        def log(self, frames: Sequence[Frame]) -> None:
+        def log(self, frames: Sequence[Frame], log: str) -> None:
             raise RuntimeError("its page was closed")
 
     broken, ear = Broken(), Ear()
