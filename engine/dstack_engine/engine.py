@@ -20,6 +20,7 @@ from dstack_engine import __version__
 from dstack_engine.decisions import placement
 from dstack_engine.decisions.publication import models_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
+from dstack_engine.decisions.services import first_state, refuse_unsupported, renew
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
@@ -27,7 +28,9 @@ from dstack_engine.reconcilers.containers import image_of
 from dstack_engine.reconcilers.instances import InstanceReconciler
 from dstack_engine.reconcilers.jobs import JobReconciler
 from dstack_engine.reconcilers.loop import Loop
+from dstack_engine.reconcilers.routes import RouteReconciler
 from dstack_engine.reconcilers.runs import RunReconciler
+from dstack_engine.reconcilers.traffic import TrafficListener
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.jobs import Job, JobStatus
@@ -42,11 +45,12 @@ from dstack_engine.records.updates import (
     GatewayView,
     ModelView,
 )
-from dstack_engine.spec.configurations import Runnable
+from dstack_engine.spec.configurations import Runnable, ServiceConfiguration
 from dstack_engine.spec.names import check_name, random_name
 from dstack_engine.spec.secrets import refuse_secrets
 from dstack_engine.store.store import Kept
 from dstack_engine.streams import Cursor
+from dstack_engine.tokens import digest_of, make_token
 
 logger = logging.getLogger(__name__)
 
@@ -58,29 +62,38 @@ class Engine:
         """Work in *world*; nothing runs before `start`."""
         self.world = world
         self.started_at = datetime.now(timezone.utc)
-        runs, jobs, instances = (
+        runs, jobs, instances, routes = (
             RunReconciler(world),
             JobReconciler(world),
             InstanceReconciler(world),
+            RouteReconciler(world, [digest_of(make_token(world.home))]),
         )
         self._jobs = jobs
+        world.heed = TrafficListener(world).heed
         world.loops.update(
             runs=Loop("runs", runs.tick, runs.keys, workers=2),
             jobs=Loop("jobs", jobs.tick, jobs.keys, workers=4),
             instances=Loop("instances", instances.tick, instances.keys, workers=1),
+            routes=Loop("routes", routes.tick, routes.keys, workers=1),
         )
         world.store.listen(lambda _events: world.live.ring())
 
     def start(self) -> None:
         """Begin to work: take up what an earlier engine left, and whatever is submitted."""
+        self.world.gateway.start()
         for loop in self.world.loops.values():
             loop.start()
 
     def stop(self) -> None:
-        """End the loops; runs go on, and an engine started later finds them."""
+        """End the loops; runs go on, and an engine started later finds them.
+
+        So does the gateway, while there is a service that it serves.
+        """
         self.world.activities.stop()
         for loop in self.world.loops.values():
             loop.stop()
+        runs = [kept.record for kept in self.world.store.runs(finished=False)]
+        self.world.gateway.stop(gateway_too=all(run.service is None for run in runs))
 
     # --- the engine itself -------------------------------------------------------------------
 
@@ -133,7 +146,7 @@ class Engine:
         known = self.world.store.run_by_id(run_id)
         if known is not None:
             return self.view(known.record)
-        _refuse_unsupported(configuration)
+        refuse_unsupported(configuration)
         refuse_secrets(configuration)
         check_script(configuration)
         resolved = _resolve(configuration, environment or {})
@@ -141,8 +154,10 @@ class Engine:
         chosen = self._agree(self._place(configuration), offers)
         if files is not None:
             self.world.blobs.files(files)  # raises NotFound: they did not arrive
-        self._check_ports(configuration, chosen)
         now = self.world.clock()
+        service = (
+            first_state(configuration) if isinstance(configuration, ServiceConfiguration) else None
+        )
         run = Run(
             id=run_id,
             name=check_name(configuration.name) if configuration.name else self._new_name(),
@@ -154,11 +169,34 @@ class Engine:
             files=files,
             project=project,
             environment=resolved,
+            service=service,
         )
-        self._insert(run, now)
+        renewed = self._renew(run, now, offers_named=bool(offers)) if service else None
+        if renewed is None:
+            self._check_ports(configuration, chosen)
+            self._insert(run, now)
         self.world.checkpoint("run submitted")
-        self.world.wake("runs", run.id)
-        return RunView(run.without_secrets())
+        after = renewed or run
+        self.world.wake("runs", after.id)
+        self.world.wake("routes", "all")
+        return self.view(after)
+
+    def _renew(self, wanted: Run, now: datetime, *, offers_named: bool) -> Run | None:
+        """Give the living service of that name its new configuration; None where none lives."""
+        while True:
+            try:
+                kept = self.world.store.run(wanted.name)
+            except NotFound:
+                return None
+            renewed = renew(kept.record, wanted, offers_named=offers_named)
+            if renewed is None:
+                return None
+            try:
+                with self.world.store.transaction(now) as transaction:
+                    transaction.save(kept, renewed)
+            except LeaseLost:
+                continue
+            return renewed
 
     def stop_run(self, name: str, *, abort: bool = False) -> RunView:
         """Write the wish to end the run; the loops do it. Asked again, it changes nothing.
@@ -397,14 +435,6 @@ class Engine:
             if not host.has_image(image):
                 remarks[offer.id] = (f"{image} is not here yet; it will be pulled",)
         return remarks
-
-
-def _refuse_unsupported(configuration: Runnable) -> None:
-    if configuration.type != "task":
-        raise Refused(
-            f"This version runs tasks; a {configuration.type} is understood and planned, "
-            "but cannot be started yet.",
-        )
 
 
 def _resolve(configuration: Runnable, given: Mapping[str, str]) -> dict[str, str]:

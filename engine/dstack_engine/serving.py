@@ -25,6 +25,7 @@ from dstack_engine.backends.registry import Registry
 from dstack_engine.engine import Engine
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.files.manifest import FileLimits
+from dstack_engine.gateway.link import GatewayLink
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import Examines, Host
 from dstack_engine.hosts.docker import DockerHost
@@ -35,9 +36,8 @@ from dstack_engine.live import Live
 from dstack_engine.reconcilers.loop import Checkpoint, Clock, Loop, no_checkpoint, utc_now
 from dstack_engine.reconcilers.usage import UsageSampler
 from dstack_engine.reconcilers.wakes import WakeListener
-from dstack_engine.reconcilers.world import World
+from dstack_engine.reconcilers.world import Gateway, World
 from dstack_engine.records.offers import HostKind
-from dstack_engine.records.publication import GatewayReport, Publication
 from dstack_engine.records.updates import PROTOCOL, Finding
 from dstack_engine.settings import load_settings
 from dstack_engine.store.store import Store
@@ -125,7 +125,14 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         docker_gives_gpus=docker.gives_gpus,
         folder=home.root,
     )
-    return World(
+    gateway = GatewayLink(
+        home,
+        port=settings.gateway.port,
+        processes=settings.gateway.processes,
+        on_report=lambda report: world.heed(report),
+        on_change=live.ring,
+    )
+    world = World(
         home=home,
         settings=settings,
         store=Store(home.database),
@@ -133,31 +140,29 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         blobs=BlobStore(home, FileLimits(settings.max_files, settings.files_limit_bytes)),
         hosts=hosts,
         backends=Registry([local]),
-        gateway=_NoGateway(),
+        gateway=gateway,
         port_taken=is_taken,
         lowest_port=lowest_port(),
         clock=clock,
         checkpoint=checkpoint,
     )
-
-
-class _NoGateway:
-    """Stands where the gateway's link will be."""
-
-    report: GatewayReport | None = None
-    port: int | None = None
-
-    def start(self) -> None: ...
-
-    def publish(self, publication: Publication) -> None: ...
-
-    def stop(self, *, gateway_too: bool = False) -> None: ...
+    return world
 
 
 def _look_at_hosts(world: World) -> Iterator[Finding]:
     for host in world.hosts.values():
         if isinstance(host, Examines):
             yield from host.doctor()
+    yield _look_at_gateway(world.gateway)
+
+
+def _look_at_gateway(gateway: Gateway) -> Finding:
+    if gateway.port is not None:
+        return Finding(True, "gateway", f"listens on http://127.0.0.1:{gateway.port}")
+    if gateway.trouble is not None:
+        fix = "Another `gateway: {port: …}` in config.yml, perhaps; its log is in `gateway/`."
+        return Finding(False, "gateway", gateway.trouble, fix)
+    return Finding(True, "gateway", "does not run: it is started with the first service")
 
 
 def _listen_socket(port: int) -> socket.socket:

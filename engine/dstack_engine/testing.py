@@ -371,6 +371,7 @@ class FakeGatewayLink:
         self.published: list[Publication] = []
         self.report: GatewayReport | None = None
         self.port: int | None = None
+        self.trouble: str | None = None
         self.stopped: bool | None = None
         #: Replicas' jobs that never answer their probe, and requests that each is answering.
         self.unready: set[str] = set()

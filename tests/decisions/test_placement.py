@@ -293,10 +293,11 @@ def test_what_only_docker_can_do_is_refused_of_plain_processes(asked: str, reaso
     assert reasons(asked, DOCKER) == ()
 
 
-def test_plain_processes_run_tasks_only() -> None:
-    service = wants("port: 8000", type="service")
-    assert plan(service, [PROCESS]).refusals[0].reasons == (
-        "is a service; plain processes run tasks only",
+def test_plain_processes_run_tasks_and_services_only() -> None:
+    assert reasons("port: 8000", PROCESS, type="service") == ()
+    environment = wants("ide: vscode", type="dev-environment", commands="")
+    assert plan(environment, [PROCESS]).refusals[0].reasons == (
+        "is a dev-environment; plain processes run tasks and services only",
     )
 
 

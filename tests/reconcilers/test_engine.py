@@ -48,6 +48,7 @@ class Ground:
         self.docker = FakeHost(kind=HostKind.DOCKER)
         self.process = FakeHost(kind=HostKind.PROCESS)
         self.backend = FakeBackend("local", [an_offer(k) for k in HostKind])
+        self.gateway = FakeGatewayLink(lambda report: self.world.heed(report))
         self.world = World(
             home=home.make(),
             settings=Settings(local=LocalSettings(max_jobs=max_jobs)),
@@ -56,7 +57,7 @@ class Ground:
             blobs=BlobStore(home),
             hosts={HostKind.DOCKER: self.docker, HostKind.PROCESS: self.process},
             backends=Registry([self.backend]),
-            gateway=FakeGatewayLink(),
+            gateway=self.gateway,
             port_taken=lambda port: port == 6666,
         )
         self.world.loops["reaper"] = _Deaf()  # type: ignore[assignment]  # housekeeping's, not here
@@ -237,9 +238,9 @@ def test_a_taken_port_is_told_before_anything_is_saved(ground: Ground) -> None:
 
 
 def test_what_this_version_cannot_start_is_said(ground: Ground) -> None:
-    service = configuration_from_dict({"type": "service", "commands": ["true"], "port": 80})
-    with pytest.raises(Refused, match="service"):
-        ground.engine.submit(service, submission="submission-1")  # type: ignore[arg-type]
+    wanted = configuration_from_dict({"type": "dev-environment", "ide": "vscode"})
+    with pytest.raises(Refused, match="dev-environment"):
+        ground.engine.submit(wanted, submission="submission-1")  # type: ignore[arg-type]
 
 
 def test_a_missing_run_is_told_with_one_that_is_like_it(ground: Ground) -> None:

@@ -20,9 +20,14 @@ from datetime import datetime
 from dstack_engine.decisions import quantities
 from dstack_engine.decisions.gpus import choose_gpus, fits
 from dstack_engine.decisions.requirements import LOCAL, reasons_against
+from dstack_engine.decisions.scripts import PORT_VARIABLE, finds_its_port
 from dstack_engine.records.jobs import Job, JobStatus, Reservation
 from dstack_engine.records.offers import Availability, Gpu, HostKind, Offer
-from dstack_engine.spec.configurations import RunConfiguration, TaskConfiguration
+from dstack_engine.spec.configurations import (
+    RunConfiguration,
+    ServiceConfiguration,
+    TaskConfiguration,
+)
 
 #: What is free may be short of what is reserved by this much, so that sums of floats compare.
 _EPSILON = 1e-6
@@ -271,7 +276,7 @@ class _Computer:
         asked = container_ports(wanted)
         for holder in self.holders:
             for port in sorted(asked & holder.ports if holder.host is HostKind.PROCESS else ()):
-                why = f"waits for port {port}: in use by run {holder.name}"
+                why = f"waits for port {port}: in use by run {holder.name}{_port_advice(wanted)}"
                 return _Lack(f"port {port}", why)
         for port in sorted(asked):
             if f"port {port}" in self.kept:
@@ -296,9 +301,20 @@ class _Computer:
 
 def container_ports(wanted: RunConfiguration) -> frozenset[int]:
     """Return the ports that the run's program listens on."""
+    if isinstance(wanted, ServiceConfiguration) and not finds_its_port(wanted):
+        return frozenset({wanted.port.container_port})
     if not isinstance(wanted, TaskConfiguration):
         return frozenset()
     return frozenset(port.container_port for port in wanted.ports)
+
+
+def _port_advice(wanted: RunConfiguration) -> str:
+    if not isinstance(wanted, ServiceConfiguration):
+        return ""
+    return (
+        f". Replicas that are plain processes share this computer's ports: "
+        f"have the program listen on ${PORT_VARIABLE}, which is another one for each"
+    )
 
 
 def _possible(queued: Queued) -> list[Offer]:

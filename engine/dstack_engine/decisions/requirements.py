@@ -354,8 +354,9 @@ def _this_computer(wanted: RunConfiguration) -> Iterator[Demand]:
         elif not mount.optional:
             asked = f"asks the folder {mount.instance_path} of the machine"
             yield _never(asked, "this version mounts no folders of this computer")
-    if wanted.type != "task":
-        yield _docker_only(f"is a {wanted.type}", "plain processes run tasks only")
+    if wanted.type == "dev-environment":
+        words = "plain processes run tasks and services only"
+        yield _docker_only(f"is a {wanted.type}", words)
     if wanted.image is not None:
         yield _docker_only(f"asks the image {wanted.image}", "a plain process has no image")
     if wanted.entrypoint is not None:

@@ -15,8 +15,16 @@ from dstack_engine.records.offers import HostKind
 from dstack_engine.records.routes import Route
 from dstack_engine.spec.ports import LARGEST_PORT, PortMapping
 
+#: Replicas are reached at local ports from here on, which nobody needs to know: above those that
+#: programs like to use, below those that Linux gives to outgoing connections (32768).
+FIRST_REPLICA_PORT = 21_000
+
 #: Below it, Linux lets only root listen unless told otherwise (ip_unprivileged_port_start).
 FIRST_FREE_FOR_ALL = 1024
+
+
+_OTHER_PORT = "have the program listen on another port"
+_OWN_PORTS_HINT = "have the program listen on $DSTACK_SERVICE_PORT: each replica has its own then"
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,31 @@ def choose_routes(
     return tuple(chosen[index] for index in range(len(ports)))
 
 
+def choose_service_routes(
+    port: int,
+    host: HostKind,
+    *,
+    own_ports: bool,
+    ours: Mapping[int, str],
+    is_taken: Callable[[int], bool],
+    lowest_port: int = 1,
+) -> tuple[Route, ...]:
+    """Return the one route of a replica, at which the gateway reaches it.
+
+    In Docker the replica listens on its service's *port*, published at a free local one. A plain
+    process listens on this computer itself: on a free port that it is told (*own_ports*), else
+    on *port*. Raises `Conflict` where that cannot be had; see `choose_routes` for the rest.
+    """
+    known = _Ports(host, ours, is_taken, 1 if host is HostKind.DOCKER else lowest_port)
+    if host is HostKind.PROCESS and not own_ports:
+        _check_own_port(PortMapping(container_port=port), known, _OWN_PORTS_HINT)
+        return (Route(local_port=port, container_port=port),)
+    local = _suggestion(FIRST_REPLICA_PORT, known, set(), LARGEST_PORT)
+    if local is None:
+        raise Conflict(f"no port from {FIRST_REPLICA_PORT} to {LARGEST_PORT} is free")
+    return (Route(local_port=local, container_port=port if host is HostKind.DOCKER else local),)
+
+
 def _taken_by(
     routes: Iterable[Route],
     others: Iterable[PortMapping],
@@ -94,7 +127,7 @@ def _refuse_doubles(ports: Sequence[PortMapping]) -> None:
                 raise Conflict(f"the {what.replace('_', ' ')} {number} is given twice in `ports`")
 
 
-def _check_own_port(port: PortMapping, known: _Ports) -> None:
+def _check_own_port(port: PortMapping, known: _Ports, advice: str = _OTHER_PORT) -> None:
     """Raise `Conflict` unless a plain process can listen on the port that it means to."""
     wanted = port.container_port
     if wanted < known.lowest:
@@ -108,8 +141,7 @@ def _check_own_port(port: PortMapping, known: _Ports) -> None:
         raise Conflict(
             f"port {wanted} is in use by {who}, "
             "and a plain process listens on this computer itself",
-            hint=f"{_stop_words(who)}have the program listen on another port, "
-            "or choose an offer with Docker",
+            hint=f"{_stop_words(who)}{advice}, or choose an offer with Docker",
         )
 
 
@@ -143,8 +175,8 @@ def _next_free(port: PortMapping, known: _Ports, taken_here: set[int]) -> int:
     )
 
 
-def _suggestion(start: int, known: _Ports, taken_here: set[int]) -> int | None:
-    for candidate in range(start, min(start + 1000, LARGEST_PORT + 1)):
+def _suggestion(start: int, known: _Ports, taken_here: set[int], tries: int = 1000) -> int | None:
+    for candidate in range(start, min(start + tries, LARGEST_PORT + 1)):
         if known.is_ours_to_take(candidate, taken_here):
             return candidate
     return None

@@ -16,11 +16,19 @@ from dstack_engine.errors import Refused
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import HostKind, Offer
 from dstack_engine.records.runs import Run
-from dstack_engine.spec.configurations import DevEnvironmentConfiguration, RunConfiguration
+from dstack_engine.spec.configurations import (
+    DevEnvironmentConfiguration,
+    RunConfiguration,
+    ServiceConfiguration,
+)
 from dstack_engine.spec.interpolation import interpolate
 
 #: Where the project's files are in a container.
 WORKFLOW = "/workflow"
+
+#: Tells a service's program at which port to listen: where several replicas share a computer's
+#: ports, each has its own.
+PORT_VARIABLE = "DSTACK_SERVICE_PORT"
 
 #: Shells for which the script itself is good: hosts run it by bash, or by sh where there is none.
 _PLAIN_SHELLS = frozenset({"bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh"})
@@ -123,6 +131,13 @@ def _commands(wanted: RunConfiguration) -> Sequence[str]:
     return commands
 
 
+def finds_its_port(wanted: ServiceConfiguration) -> bool:
+    """Tell whether the service's program asks at which port to listen, so that any will do."""
+    texts = [*wanted.setup, *wanted.commands, wanted.entrypoint or ""]
+    texts += [value for value in wanted.env.values() if value is not None]
+    return any(PORT_VARIABLE in text for text in texts)
+
+
 def check_script(wanted: RunConfiguration) -> None:
     """Raise `Refused` for what could never be started, while the author still looks."""
     working_dir_of(wanted)
@@ -180,6 +195,9 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
     The author's own `env` goes before them, so that a `RUN_NAME` of theirs stays theirs.
     """
     nodes = int(getattr(run.configuration, "nodes", 1))
+    service: dict[str, str] = {}
+    if isinstance(run.configuration, ServiceConfiguration) and job.routes:
+        service[PORT_VARIABLE] = str(job.routes[0].container_port)
     gpus = _gpu_count(job)
     repo_id = _repo_id(run)
     return {
@@ -195,6 +213,7 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
         "DSTACK_NODES_IPS": "\n".join(["127.0.0.1"] * nodes),
         "DSTACK_GPUS_PER_NODE": str(gpus),
         "DSTACK_GPUS_NUM": str(gpus * nodes),
+        **service,
         # Python holds back what it prints into a pipe; a live log is worth more than that saves.
         "PYTHONUNBUFFERED": "1",
         "RUN_NAME": run.name,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from dstack_engine.decisions import capacity, instances, runs
+from dstack_engine.decisions import capacity, instances
 from dstack_engine.decisions import jobs as decisions
 from dstack_engine.decisions.jobs import JobSighting, NoPlace, Placed, Unfit, Waits
 from dstack_engine.errors import (
@@ -36,6 +36,7 @@ from dstack_engine.reconcilers.containers import (
     stop_grace,
 )
 from dstack_engine.reconcilers.loop import Stopwatch, pause
+from dstack_engine.reconcilers.runs import wish_for
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Progress
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
@@ -114,7 +115,7 @@ class JobReconciler:
     # --- look --------------------------------------------------------------------------------
 
     def _look(self, job: Job, run: Run) -> JobSighting:
-        wish = runs.wish_for(run)
+        wish = wish_for(run, job)
         match job.status:
             case JobStatus.SUBMITTED:
                 placed = None if wish is not None else self._place(job, run)
@@ -201,7 +202,7 @@ class JobReconciler:
         for other in active:
             if other.status is JobStatus.SUBMITTED and other.id != job.id:
                 kept = self._world.store.run_by_id(other.run_id)
-                if kept is not None and runs.wish_for(kept.record) is None:
+                if kept is not None and wish_for(kept.record, other) is None:
                     run = kept.record
                     yield capacity.Queued(other, run.configuration, tuple(_agreed(run, offers)))
 
@@ -251,6 +252,8 @@ class JobReconciler:
                 job.detail or job.reason or "no reason",
             )
             self._world.wake("runs", job.run_id)
+            if run.service is not None:
+                self._world.wake("routes", "all")
         match job.status:
             case JobStatus.PROVISIONING:
                 self._world.wake("instances", job.instance or "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta, timezone
@@ -97,6 +98,8 @@ class Loop(Generic[K]):
         self._again: set[K] = set()
         self._due: list[tuple[float, int, K]] = []
         self._due_count = 0
+        #: When each key is due; what the heap holds besides is out of date.
+        self._due_at: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._stopping = False
         self._threads = [
@@ -139,8 +142,13 @@ class Loop(Generic[K]):
             self.wake(key)
 
     def _schedule(self, key: K, seconds: float) -> None:
+        """Have the key due then, unless it is earlier: its tick says anew when to look again."""
+        due_at = monotonic() + seconds
+        if due_at >= self._due_at.get(key, math.inf):
+            return
+        self._due_at[key] = due_at
         self._due_count += 1
-        heapq.heappush(self._due, (monotonic() + seconds, self._due_count, key))
+        heapq.heappush(self._due, (due_at, self._due_count, key))
 
     def _work(self) -> None:
         while (key := self._take()) is not None:
@@ -191,7 +199,10 @@ class Loop(Generic[K]):
                     return
                 now = monotonic()
                 while self._due and self._due[0][0] <= now:
-                    key = heapq.heappop(self._due)[2]
+                    due_at, _, key = heapq.heappop(self._due)
+                    if self._due_at.get(key) != due_at:
+                        continue
+                    del self._due_at[key]
                     if key in self._running:
                         self._again.add(key)
                     else:

@@ -8,15 +8,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dstack_engine.decisions import runs as decisions
+from dstack_engine.decisions import services
 from dstack_engine.decisions.runs import RetryRule
 from dstack_engine.reconcilers.loop import Stopwatch
 from dstack_engine.reconcilers.world import World
-from dstack_engine.records.jobs import Job
+from dstack_engine.records.jobs import Job, JobReason
 from dstack_engine.records.runs import Run, RunStatus
-from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.configurations import ServiceConfiguration, TaskConfiguration
 from dstack_engine.spec.profiles import effective_retry
 
 logger = logging.getLogger(__name__)
+
+#: How often a service is looked at whose load, or whose leaving replicas, must be watched.
+SERVICE_TICK = timedelta(seconds=1)
 
 
 class RunReconciler:
@@ -42,18 +46,21 @@ class RunReconciler:
         jobs = [found.record for found in world.store.jobs(run_id=run_id)]
         world.checkpoint("run looked")
         now = world.clock()
-        after = decisions.advance_run(run, jobs, self._rule(run, jobs, now), nodes_of(run), now)
+        after = self._decide(run, jobs, now)
         world.checkpoint("run decided")
         with world.store.transaction(now) as transaction:
             transaction.save(kept, after.run)
             for job in after.new_jobs:
                 transaction.insert(job)
         world.checkpoint("run saved")
-        self._act(run, after)
+        self._act(run, jobs, after)
         world.checkpoint("run acted")
-        if after.run.status is RunStatus.PENDING and after.run.retry_at is not None:
-            return max(after.run.retry_at - now, timedelta(milliseconds=10))
-        return None
+        return _next_look(run, after, now)
+
+    def _decide(self, run: Run, jobs: Sequence[Job], now: datetime) -> decisions.Advance:
+        if isinstance(run.configuration, ServiceConfiguration):
+            return services.advance_service(run, jobs, self._world.traffic_of(run.id), now)
+        return decisions.advance_run(run, jobs, self._rule(run, jobs, now), nodes_of(run), now)
 
     def _rule(self, run: Run, jobs: Sequence[Job], now: datetime) -> RetryRule | None:
         rule = retry_rule(run)
@@ -62,10 +69,16 @@ class RunReconciler:
         since = decisions.window_start(run, jobs)
         return replace(rule, spent=self._stopwatch.elapsed(run.id, since, now))
 
-    def _act(self, before: Run, after: decisions.Advance) -> None:
+    def _act(self, before: Run, jobs: Sequence[Job], after: decisions.Advance) -> None:
         for job in after.new_jobs:
             self._world.wake("jobs", job.id)
-        if after.run.status is before.status and not after.new_jobs:
+        if after.run != before and after.run.service is not None:
+            self._world.wake("routes", "all")
+        for job in jobs:
+            wish = wish_for(after.run, job)
+            if wish is not None and not job.finished and wish is not wish_for(before, job):
+                self._world.wake("jobs", job.id)
+        if after.run.status is before.status:
             return
         logger.info(
             "run %s: %s -> %s (%s)",
@@ -74,9 +87,33 @@ class RunReconciler:
             after.run.status,
             after.run.reason or "no reason",
         )
-        if decisions.wish_for(after.run) is not None:
-            for kept in self._world.store.jobs(run_id=before.id, finished=False):
-                self._world.wake("jobs", kept.record.id)
+
+
+def wish_for(run: Run, job: Job) -> JobReason | None:
+    """Return why the run wants *job* to end, or None while it does not."""
+    if isinstance(run.configuration, ServiceConfiguration):
+        return services.wish_for_replica(run, job)
+    return decisions.wish_for(run)
+
+
+def _next_look(before: Run, after: decisions.Advance, now: datetime) -> timedelta | None:
+    run = after.run
+    if run.finished:
+        return None
+    if run.service is None:
+        due = run.retry_at if run.status is RunStatus.PENDING else None
+        return None if due is None else max(due - now, timedelta(milliseconds=10))
+    if run.service.retiring != (before.service.retiring if before.service else ()):
+        return timedelta(0)
+    rests = [rest.until for rest in run.service.resting]
+    if run.service.retiring or _scales(run):
+        rests.append(now + SERVICE_TICK)
+    return max(min(rests) - now, timedelta(milliseconds=10)) if rests else None
+
+
+def _scales(run: Run) -> bool:
+    wanted = run.configuration
+    return isinstance(wanted, ServiceConfiguration) and wanted.replicas.scales
 
 
 def retry_rule(run: Run) -> RetryRule | None:

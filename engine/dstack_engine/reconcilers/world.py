@@ -11,6 +11,7 @@ from typing import Protocol
 
 from dstack_engine.backends.registry import Registry
 from dstack_engine.decisions import routes
+from dstack_engine.decisions.scripts import finds_its_port
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import Host
@@ -25,10 +26,10 @@ from dstack_engine.reconcilers.loop import (
 )
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import HostKind, Offer
-from dstack_engine.records.publication import GatewayReport, Publication
+from dstack_engine.records.publication import GatewayReport, Publication, ServiceReport
 from dstack_engine.records.routes import Route
 from dstack_engine.settings import Settings
-from dstack_engine.spec.configurations import Runnable, TaskConfiguration
+from dstack_engine.spec.configurations import Runnable, ServiceConfiguration, TaskConfiguration
 from dstack_engine.store.store import Store
 
 
@@ -42,6 +43,10 @@ class Gateway(Protocol):
     @property
     def port(self) -> int | None:
         """Where it listens, on loopback; None while none runs."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why none runs though one is wanted, in a sentence."""
 
     def start(self) -> None:
         """Look for one that runs already, and listen to it; may be called once."""
@@ -88,6 +93,12 @@ class World:
         """Return what every configured backend would rent now."""
         return self.backends.list_offers()[0]
 
+    def traffic_of(self, run_id: str) -> ServiceReport | None:
+        """Return what the gateway saw last of that service; None where it tells nothing of it."""
+        report = self.gateway.report
+        services = report.services if report is not None else ()
+        return next((one for one in services if one.run_id == run_id), None)
+
     def choose_routes(
         self, configuration: Runnable, host: HostKind, active: Iterable[Job]
     ) -> tuple[Route, ...]:
@@ -95,6 +106,15 @@ class World:
 
         Raises `Conflict` for a port that cannot be had.
         """
+        if isinstance(configuration, ServiceConfiguration):
+            return routes.choose_service_routes(
+                configuration.port.container_port,
+                host,
+                own_ports=finds_its_port(configuration),
+                ours={route.local_port: job.run_name for job in active for route in job.routes},
+                is_taken=self.port_taken,
+                lowest_port=self.lowest_port,
+            )
         return routes.choose_routes(
             configuration.ports if isinstance(configuration, TaskConfiguration) else (),
             host,
