@@ -1,18 +1,15 @@
 """What the gateway has counted, as Prometheus reads it (text format 0.0.4).
 
-`app` answers `/metrics` with `Metrics`. Where several processes serve, what all of them counted is
+`worker` answers `/metrics` with it. Where several processes serve, what all of them counted is
 added up: it does not matter which of them is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from aiohttp import web
-
 from dstack_engine.gateway.messages import merge
-from dstack_engine.gateway.refusals import refusal
 from dstack_engine.records.publication import GatewayReport, ReplicaState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -43,25 +40,6 @@ class Family:
             inner = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
             braces = f"{{{inner}}}" if inner else ""
             yield f"{self.name}{suffix}{braces} {_number(value)}"
-
-
-class Metrics:
-    """Answers `/metrics`; one in each gateway process."""
-
-    def __init__(
-        self,
-        own: Callable[[], GatewayReport],
-        siblings: Callable[[], Awaitable[Sequence[GatewayReport]]],
-    ) -> None:
-        self._own = own
-        self._siblings = siblings
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer with what all processes have counted."""
-        if request.method not in ("GET", "HEAD"):
-            return refusal(405, "method_not_allowed", "Metrics can be read, and no more.")
-        reports = [self._own(), *await self._siblings()]
-        return web.Response(body=render(reports).encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def render(reports: Sequence[GatewayReport]) -> str:

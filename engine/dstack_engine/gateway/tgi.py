@@ -19,10 +19,10 @@ from aiohttp import web
 from dstack_engine.gateway.bodies import Asked
 from dstack_engine.gateway.chunks import BadBody
 from dstack_engine.gateway.counts import Visit
+from dstack_engine.gateway.exchange import Exchange, exchange
 from dstack_engine.gateway.headers import BadHead
 from dstack_engine.gateway.holding import NoReplica
 from dstack_engine.gateway.metering import Meter
-from dstack_engine.gateway.proxy import Exchange, exchange
 from dstack_engine.gateway.refusals import error_body, refusal
 from dstack_engine.gateway.table import Service
 from dstack_engine.gateway.translation import (
