@@ -1,0 +1,10 @@
+"""A web app that a test serves: pages over HTTP, everything that happens on them by WebSocket."""
+
+import streamlit as st
+
+st.title("Squares")
+number = st.number_input("A number", value=3)
+st.write(f"{number} squared is {number * number}")
+upload = st.file_uploader("A file")
+if upload is not None:
+    st.write(f"{len(upload.getvalue())} bytes have come")
