@@ -16,8 +16,8 @@ CARRIERS = ("Authorization", "Authentication")
 #: The longest token that is looked at, in characters.
 MOST_TOKEN = 4096
 
-_NAME = "dstack-token-name"
-_SECRET = "dstack-token-headers"
+_NAME = web.RequestKey("dstack-token-name", str)
+_SECRET = web.RequestKey("dstack-token-headers", tuple[bytes, ...])
 
 
 def identify(request: web.BaseRequest, table: Table) -> str | None:
@@ -34,7 +34,8 @@ def identify(request: web.BaseRequest, table: Table) -> str | None:
             if name is not None:
                 found = name
                 request[_SECRET] = (*ours(request), carrier.lower().encode())
-    request[_NAME] = found
+    if found is not None:
+        request[_NAME] = found
     return found
 
 
@@ -47,7 +48,8 @@ def bearer(value: str) -> str | None:
 
 def name_of(request: web.BaseRequest) -> str:
     """Return the name that `identify` found; empty without."""
-    return request.get(_NAME) or ""
+    name: str = request.get(_NAME, "")
+    return name
 
 
 def ours(request: web.BaseRequest) -> tuple[bytes, ...]:

@@ -256,6 +256,11 @@ async def _together(parts: Iterable[Coroutine[None, None, None]], until: str) ->
         for task in done:
             task.result()
     finally:
+        pending = set(tasks)
+        while pending:  # a `wait_for` that ends in this moment swallows the cancelling (3.11)
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.1)
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            if not task.cancelled():
+                task.exception()  # it has been told, or came too late to matter

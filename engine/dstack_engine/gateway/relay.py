@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -281,6 +281,7 @@ class Relay:
         self.keep = False
         if self._connection is not None:
             self.tunnel = Uplink(self._request, self._connection)
+            self._request.protocol.set_parser(cast(Any, self.tunnel))
         lines = [_status_line(head), *head.lines, *head.addressed]
         lines += (b"Connection: Upgrade", b"Upgrade: " + head.upgrade, b"\r\n")
         return b"\r\n".join(lines)

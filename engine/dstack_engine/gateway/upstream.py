@@ -312,12 +312,16 @@ class Pool:
 
     async def connect(self, address: tuple[str, int]) -> Connection:
         """Return a new connection to *address*; raises `OSError`."""
-        made = self._loop.create_connection(lambda: Connection(address), *address)
+        made = self._loop.create_task(
+            self._loop.create_connection(lambda: Connection(address), *address)
+        )
         try:
-            _, connection = await asyncio.wait_for(made, CONNECT_TIME)
-        except asyncio.TimeoutError as error:
-            raise OSError(f"no connection within {CONNECT_TIME:.0f} s") from error
-        return connection
+            await asyncio.wait((made,), timeout=CONNECT_TIME)  # unlike `wait_for`, never deaf
+            if not made.done():
+                raise OSError(f"no connection within {CONNECT_TIME:.0f} s")
+            return made.result()[1]
+        finally:
+            made.cancel()
 
     def give(self, connection: Connection) -> None:
         """Keep *connection* for the next request, if it can be used again."""
