@@ -78,8 +78,12 @@ class Wish:
         """Keep what is to be cut; raise `Cancelled` where that was wanted already."""
         with self._lock:
             self._socket = connection
-            if self.cancelled:
-                raise Cancelled
+            self.check()
+
+    def check(self) -> None:
+        """Raise `Cancelled` where that was wanted."""
+        if self.cancelled:
+            raise Cancelled
 
     def cancel(self) -> None:
         """Cut the connection; the gateway then lets the replica go."""
@@ -118,12 +122,14 @@ class Gateway:
 
         Raises `GatewayError`, `Refused`, and `Cancelled` once *wish* was.
         """
-        port = self.view().port
-        host = f"{run}.localhost:{port}"
+        wish = wish or Wish()
+        host = f"{run}.localhost:{self.view().port}"
         begun = monotonic()
-        with self._asked("GET", path, wish or Wish(), headers={"Host": host}) as answer:
+        with self._asked("GET", path, wish, headers={"Host": host}) as answer:
             seconds = monotonic() - begun
-            body = answer.read(MAX_BODY + 1)
+            with _translated(wish):
+                body = answer.read(MAX_BODY + 1)
+            wish.check()
             return Answer(
                 answer.status,
                 answer.reason,
@@ -153,7 +159,7 @@ class Gateway:
             if answer.status != 200:
                 raise _error_of(answer, model)
             with _translated(wish):
-                yield from _pieces(answer)
+                yield from _pieces(answer, wish)
 
     def openai(self, **options: Any) -> OpenAI:
         """Return an `openai.OpenAI` of this gateway; *options* go to it and win."""
@@ -222,10 +228,11 @@ class _translated:
         raise GatewayError(f"The answer broke off: {error or type(error).__name__}.") from None
 
 
-def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
+def _pieces(answer: http.client.HTTPResponse, wish: Wish) -> Iterator[str]:
     if "event-stream" not in (answer.getheader("Content-Type") or ""):
         yield _whole(answer.read(MAX_LINE))
         return
+    finished = False
     while line := answer.readline(MAX_LINE):
         if not line.startswith(b"data:"):
             continue
@@ -236,8 +243,12 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
         if error := event.get("error"):
             raise GatewayError(_words_of(error) or "The model's answer broke off.")
         for choice in event.get("choices") or ():
+            finished = finished or bool(choice.get("finish_reason"))
             if text := (choice.get("delta") or {}).get("content"):
                 yield text
+    wish.check()
+    if not finished:
+        raise GatewayError("The model's answer broke off.")
 
 
 def _whole(body: bytes) -> str:

@@ -146,8 +146,9 @@ class ServiceCard {
     this.addressesKey = key;
     const rows = service.addresses.map(addressOf);
     if (rows.length && service.auth) {
-      const words = "Requests need the header Authorization: Bearer and your token, which `dstack-jupyter token` prints in a terminal.";
-      rows.push(element("div", "dstack-muted", {}, words));
+      const command = element("code", "", {}, "dstack-jupyter token");
+      const words = "Requests need the header Authorization: Bearer and your token; in a terminal, ";
+      rows.push(element("div", "dstack-muted dstack-address", {}, element("span", "", {}, words, command, " prints it.")));
     }
     this.addresses.replaceChildren(...rows);
   }
@@ -171,6 +172,7 @@ class ServiceCard {
     this.replicasKey = key;
     this.rows.replaceChildren(...replicas.map((row) => replicaOf(row, left(row))));
     this.table.hidden = !replicas.length;
+    this.table.classList.toggle("dstack-plain", replicas.every((row) => !row.note && row.until === null));
   }
 
   drawOutputs(logs) {

@@ -112,6 +112,7 @@ class ServiceCard(Card):
         """Bring a page that has just been opened to where the others are."""
         with self._lock:
             samples, outputs = list(self._samples), dict(self._outputs)
+            self._unsent.clear()  # they are among those
         self.send({"type": "samples", "samples": samples, "all": True})
         for log, output in outputs.items():
             if output.sent:

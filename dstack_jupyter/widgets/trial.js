@@ -152,7 +152,7 @@ class Get {
     const status = element("b", good ? "dstack-good" : "dstack-bad", {}, `${message.status} ${message.reason}`);
     const time = element("span", "dstack-muted", {}, ` in ${secondsText(message.seconds)}`);
     const headers = element("pre", "dstack-headers", {}, message.headers.map(([name, value]) => `${name}: ${value}`).join("\n"));
-    const summary = element("summary", "", {}, `${message.headers.length} headers`);
+    const summary = element("summary", "", {}, message.headers.length === 1 ? "1 header" : `${message.headers.length} headers`);
     const body = element("pre", "dstack-body", { tabindex: "0" }, message.body + (message.cut ? "\n… there is more of it" : ""));
     this.answer.replaceChildren(element("div", "", {}, status, time), element("details", "", {}, summary, headers), body);
     this.answer.hidden = false;

@@ -18,8 +18,10 @@ from dstack_engine.records.offers import (
     Refusal,
     RefusalCount,
 )
+from dstack_engine.records.publication import ReplicaReport, ReplicaState, ServiceReport
 from dstack_engine.records.routes import Route
-from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
+from dstack_engine.records.runs import Run, RunId, RunReason, RunStatus, RunView
+from dstack_engine.records.services import ServiceState
 from dstack_engine.spec.configurations import RunConfiguration
 from dstack_engine.spec.parsing import parse_configuration
 
@@ -107,6 +109,53 @@ def a_job(status: JobStatus = JobStatus.RUNNING, *, price: float = 3.6) -> Job:
     if status is JobStatus.FAILED:
         job = replace(job, detail="exit code 3", exit_code=3)
     return replace(job, finished_at=NOON + timedelta(minutes=1)) if job.finished else job
+
+
+SERVICE = "type: service\nname: chat\ncommands: [serve]\nport: 8000\nreplicas: 3\n"
+MODEL = SERVICE + "model: tiny\n"
+
+
+def a_service(
+    *jobs: Job,
+    text: str = SERVICE,
+    status: RunStatus = RunStatus.RUNNING,
+    state: ServiceState | None = None,
+) -> RunView:
+    """A service, a minute old, that is to have three replicas; without *jobs*, all three run."""
+    configuration = parse_configuration(text)
+    assert isinstance(configuration, RunConfiguration)
+    at = NOON + timedelta(minutes=1)
+    service = state or ServiceState(desired=3)
+    run = Run(RunId("s1"), "chat", configuration, status, at, NOON, service=service)
+    if run.finished:
+        run = replace(run, finished_at=at, reason=RunReason.STOPPED_BY_USER)
+    return RunView(run, jobs or tuple(a_replica(number) for number in range(3)))
+
+
+def a_replica(
+    number: int, status: JobStatus = JobStatus.RUNNING, *, attempt: int = 1, deployment: int = 1
+) -> Job:
+    """One attempt of one replica of `a_service`."""
+    made = a_job(status, price=0)
+    return replace(
+        made,
+        id=JobId(f"chat-0-{number}/{attempt}"),
+        run_id="s1",
+        run_name="chat",
+        replica=number,
+        attempt=attempt,
+        deployment=deployment,
+    )
+
+
+def a_report(*states: ReplicaState, requests: int = 1204, errors: int = 2) -> ServiceReport:
+    """What the gateway sees of `a_service`: its replicas in *states*, ready if none are given."""
+    given = states or (ReplicaState.READY,) * 3
+    replicas = tuple(
+        ReplicaReport(f"chat-0-{number}/1", state, 1, requests // 3, errors // 2)
+        for number, state in enumerate(given)
+    )
+    return ServiceReport("chat", "s1", replicas, 3, 1, (), 12.34, 0.014, 0.082, requests, errors)
 
 
 def frames_of(*pieces: bytes | tuple[Stream, bytes]) -> Sequence[Frame]:
