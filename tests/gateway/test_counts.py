@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,7 +21,7 @@ class ATime:
 
 
 @pytest.fixture
-def clock() -> Iterator[ATime]:
+def clock() -> ATime:
     return ATime()
 
 

@@ -176,7 +176,7 @@ def test_who_waits_is_told_how_long_it_has_been(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("dstack_engine.gateway.holding.TOLD_EVERY", 0.02)
 
     async def story() -> None:
-        ground, told = Ground(), []  # type: ignore[var-annotated]
+        ground, told = Ground(), []
 
         async def on_wait(seconds: float) -> None:
             told.append(seconds)

@@ -89,7 +89,11 @@ class Control:
         app.router.add_get("/usage", self._tell_usage)
         app.router.add_post("/stop", self._stop)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=0.1
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=0.1,
         )
         await self._runner.setup()
         await web.SockSite(self._runner, bind_control(self._path)).start()
@@ -138,12 +142,10 @@ class Control:
             while True:
                 await answer.write(encode_report(self.report()) + b"\n")
                 await asyncio.sleep(URGENT_PAUSE)
-                try:
-                    await asyncio.wait_for(urgent.wait(), REPORT_EVERY - URGENT_PAUSE)
-                except asyncio.TimeoutError:
-                    continue
-                finally:
-                    urgent.clear()
+                rung = asyncio.ensure_future(urgent.wait())
+                await asyncio.wait([rung], timeout=REPORT_EVERY - URGENT_PAUSE)
+                rung.cancel()
+                urgent.clear()
         except ConnectionError:
             return answer
         finally:

@@ -17,12 +17,15 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import aiohttp
 
 from dstack_engine.gateway.replicas import Replica
 from dstack_engine.records.publication import ReplicaState
 from dstack_engine.spec.services import Probe
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -224,14 +227,14 @@ async def _keeps_or_answers(
     host: str, port: int, said: bytes, connect: float, patience: float
 ) -> bool:
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), connect)
+        reader, writer = await _within(asyncio.open_connection(host, port), connect)
     except asyncio.TimeoutError:
         raise Unwell(f"it takes no connection within {connect:.0f} s", reachable=False) from None
     except OSError as error:
         raise Unwell(_reason(error), reachable=False) from None
     try:
         writer.write(said)
-        return bool(await asyncio.wait_for(reader.read(1), patience))
+        return bool(await _within(reader.read(1), patience))
     except asyncio.TimeoutError:
         return True
     except OSError:
@@ -240,6 +243,22 @@ async def _keeps_or_answers(
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def _within(work: Coroutine[Any, Any, _T], seconds: float) -> _T:
+    """Return what *work* does; raise `asyncio.TimeoutError` if that takes longer than *seconds*.
+
+    `asyncio.wait_for` forgets that it was cancelled when the work ends in that moment (before
+    Python 3.12), and a replica that is forgotten would be probed for ever.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _reason(error: OSError) -> str:
