@@ -9,7 +9,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from benchmarks import bench_engine, bench_first_line, bench_loading, bench_logs, bench_placement
+from benchmarks import (
+    bench_engine,
+    bench_first_line,
+    bench_gateway,
+    bench_loading,
+    bench_logs,
+    bench_placement,
+)
 from benchmarks.table import Line, print_table
 
 BENCHMARKS = {
@@ -18,6 +25,7 @@ BENCHMARKS = {
     "engine": bench_engine.measure,
     "logs": bench_logs.measure,
     "placement": bench_placement.measure,
+    "gateway": bench_gateway.measure,
 }
 
 
