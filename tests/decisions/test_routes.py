@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
-from dstack_engine.decisions.routes import choose_routes
+from dstack_engine.decisions.routes import choose_routes, choose_service_routes
 from dstack_engine.errors import Conflict
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.routes import Route
@@ -140,3 +140,25 @@ def test_ports_kept_for_root_are_refused_without_root_but_docker_may() -> None:
         'write `"*:8080"` or `"8081:8080"` under `ports`, or pass `-p 8081:8080`',
     )
     assert routes("80", DOCKER, lowest_port=1024) == [(80, 80)]
+
+
+def chosen_for_replica(host: HostKind, taken: Collection[int] = (), **how: object) -> Route:
+    given = {"own_ports": True, "seed": 7, "ours": {}, **how}
+    (route,) = choose_service_routes(8000, host, is_taken=lambda port: port in taken, **given)  # type: ignore[arg-type]
+    return route
+
+
+def test_a_replica_in_docker_listens_on_its_services_port_and_is_published_at_a_free_one() -> None:
+    assert chosen_for_replica(DOCKER) == Route(21007, 8000)
+    assert chosen_for_replica(DOCKER, ours={21007: "owl"}) == Route(21008, 8000)
+
+
+def test_a_plain_replica_is_given_a_port_of_its_own_where_it_asks_for_one() -> None:
+    assert chosen_for_replica(PROCESS, taken=[21007, 21008]) == Route(21009, 21009)
+
+
+def test_a_plain_replica_that_asks_for_none_has_the_services_port_or_none() -> None:
+    assert chosen_for_replica(PROCESS, own_ports=False) == Route(8000, 8000)
+    with pytest.raises(Conflict, match="in use by another program") as refusal:
+        chosen_for_replica(PROCESS, own_ports=False, taken=[8000])
+    assert "$DSTACK_SERVICE_PORT" in (refusal.value.hint or "")

@@ -16,8 +16,10 @@ from dstack_engine.records.routes import Route
 from dstack_engine.spec.ports import LARGEST_PORT, PortMapping
 
 #: Replicas are reached at local ports from here on, which nobody needs to know: above those that
-#: programs like to use, below those that Linux gives to outgoing connections (32768).
+#: programs like to use, below those that Linux gives to outgoing connections (32768). Each begins
+#: to look at another of so many, so that engines of several users seldom choose the same.
 FIRST_REPLICA_PORT = 21_000
+REPLICA_PORTS = 10_000
 
 #: Below it, Linux lets only root listen unless told otherwise (ip_unprivileged_port_start).
 FIRST_FREE_FOR_ALL = 1024
@@ -85,6 +87,7 @@ def choose_service_routes(
     host: HostKind,
     *,
     own_ports: bool,
+    seed: int,
     ours: Mapping[int, str],
     is_taken: Callable[[int], bool],
     lowest_port: int = 1,
@@ -93,15 +96,16 @@ def choose_service_routes(
 
     In Docker the replica listens on its service's *port*, published at a free local one. A plain
     process listens on this computer itself: on a free port that it is told (*own_ports*), else
-    on *port*. Raises `Conflict` where that cannot be had; see `choose_routes` for the rest.
+    on *port*. *seed* says where to begin looking for a free one. Raises `Conflict` where none can
+    be had; see `choose_routes` for the rest.
     """
     known = _Ports(host, ours, is_taken, 1 if host is HostKind.DOCKER else lowest_port)
     if host is HostKind.PROCESS and not own_ports:
         _check_own_port(PortMapping(container_port=port), known, _OWN_PORTS_HINT)
         return (Route(local_port=port, container_port=port),)
-    local = _suggestion(FIRST_REPLICA_PORT, known, set(), LARGEST_PORT)
+    local = _suggestion(FIRST_REPLICA_PORT + seed % REPLICA_PORTS, known, set())
     if local is None:
-        raise Conflict(f"no port from {FIRST_REPLICA_PORT} to {LARGEST_PORT} is free")
+        raise Conflict("no port of this computer is free for the replica")
     return (Route(local_port=local, container_port=port if host is HostKind.DOCKER else local),)
 
 

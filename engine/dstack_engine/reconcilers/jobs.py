@@ -210,7 +210,9 @@ class JobReconciler:
         self, job: Job, run: Run, place: capacity.Placed, active: Sequence[Job]
     ) -> Placed | NoPlace:
         try:
-            chosen = self._world.choose_routes(run.configuration, place.offer.host, active)
+            chosen = self._world.choose_routes(
+                run.configuration, place.offer.host, active, job=job.container
+            )
         except Conflict as conflict:
             return NoPlace(conflict.message, JobReason.PORTS_BINDING_FAILED)
         return Placed(

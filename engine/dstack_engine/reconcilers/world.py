@@ -5,6 +5,7 @@ Made by `engine`; the loops find each other only by their names here, to wake on
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -100,17 +101,19 @@ class World:
         return next((one for one in services if one.run_id == run_id), None)
 
     def choose_routes(
-        self, configuration: Runnable, host: HostKind, active: Iterable[Job]
+        self, configuration: Runnable, host: HostKind, active: Iterable[Job], *, job: str = ""
     ) -> tuple[Route, ...]:
         """Return the routes of a run's ports on *host*, beside those of the *active* jobs.
 
-        Raises `Conflict` for a port that cannot be had.
+        *job* is the container's name of whom they are for, once that is known. Raises `Conflict`
+        for a port that cannot be had.
         """
         if isinstance(configuration, ServiceConfiguration):
             return routes.choose_service_routes(
                 configuration.port.container_port,
                 host,
                 own_ports=finds_its_port(configuration),
+                seed=zlib.crc32(f"{self.home.root}/{job}".encode()),
                 ours={route.local_port: job.run_name for job in active for route in job.routes},
                 is_taken=self.port_taken,
                 lowest_port=self.lowest_port,
