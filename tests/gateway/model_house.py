@@ -132,8 +132,8 @@ class House:
 
     async def _open(self) -> None:
         self.table = Table()
-        models = Models(self.table, self.ledger)
-        protocols = make_server(Front(self.table, models=models.answer))
+        self.models = Models(self.table, self.ledger)
+        protocols = make_server(Front(self.table, models=self.models.answer))
         server = await self.loop.create_server(protocols, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
 

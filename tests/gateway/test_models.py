@@ -188,6 +188,40 @@ def test_an_unknown_model_is_told_what_there_is(house: House, server: OpenAIServ
     assert house.ledger.usage() == ()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "gateway.localhost:4180", "v1@localhost"])
+def test_an_address_in_absolute_form_is_understood(
+    house: House, server: OpenAIServer, host: str
+) -> None:
+    house.publish(a_service("a", house.serve(server.app)))
+    answer = ask(house, "POST", f"http://{host}/v1/v1/x?y=/v1/z", {"model": "tiny"})
+    assert answer.status == 421 if "@" in host else answer.json["path"] == "/v1/v1/x?y=/v1/z"
+
+
+def test_a_large_body_is_found_its_way_without_being_parsed(
+    house: House, server: OpenAIServer
+) -> None:
+    port = house.serve(server.app)
+    house.publish(a_service("a", port), a_service("b", port, model="other"))
+    body = json.dumps({"input": "x" * (3 << 20), "model": "tiny"}).encode()
+    assert ask(house, "POST", "/v1/any", body).status == 200
+    assert server.seen[0].body == body
+    answer = ask(house, "POST", "/v1/any", body[:-1])
+    assert (answer.status, "brackets do not match" in answer.error["message"]) == (400, True)
+
+
+def test_bodies_find_no_room_beyond_what_there_is(
+    house: House, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.models._room, "_free", 1000)
+    house.publish(a_service("a", house.serve(server.app)))
+    for _ in range(5):
+        assert ask(house, "POST", "/v1/any", {"model": "tiny", "x": "y" * 700}).status == 200
+    answer = ask(house, "POST", "/v1/any", {"model": "tiny", "x": "y" * 1700})
+    assert (answer.status, answer.error["code"]) == (503, "no_room")
+    assert int(answer.headers["Retry-After"]) > 0
+    wait_until(lambda: house.models._room._free == 1000, "all room is given back")
+
+
 def test_without_any_model_the_answer_says_so(house: House) -> None:
     answer = ask(house, "POST", "/v1/chat/completions", CHAT)
     assert answer.error["message"] == "The model `tiny` does not exist. No model is served now."

@@ -19,7 +19,15 @@ from aiohttp import web
 
 from dstack_engine.gateway import tgi
 from dstack_engine.gateway.auth import unauthorized
-from dstack_engine.gateway.bodies import BODY_LIMIT, Asked, BadBody, BodyTooLarge, read_asked
+from dstack_engine.gateway.bodies import (
+    BODY_LIMIT,
+    Asked,
+    BadBody,
+    BodyTooLarge,
+    NoRoom,
+    Room,
+    read_asked,
+)
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.proxy import forward
 from dstack_engine.gateway.refusals import refusal
@@ -27,6 +35,8 @@ from dstack_engine.gateway.table import Service, Table
 
 #: Where the models are.
 ROOT = "/v1"
+#: `Retry-After` for who finds no room for its body, in seconds.
+NO_ROOM_RETRY_AFTER = 5
 #: Names of models that are listed in an error.
 MOST_LISTED = 20
 #: The longest part of a name that is repeated in an error, in characters.
@@ -56,6 +66,7 @@ class Models:
     def __init__(self, table: Table, ledger: Ledger) -> None:
         self._table = table
         self._ledger = ledger
+        self._room = Room()
         self._first_seen: dict[str, int] = {}
 
     async def answer(self, request: web.BaseRequest, token: str | None) -> web.StreamResponse:
@@ -69,7 +80,8 @@ class Models:
             return refused.answer
 
     async def _answer(self, request: web.BaseRequest, token: str | None) -> web.StreamResponse:
-        rest = request.raw_path[len(ROOT) :]
+        raw = request.raw_path  # which may begin with `http://…`
+        rest = raw[raw.index(ROOT) + len(ROOT) :]
         path = rest.partition("?")[0]
         if token is None and not self._names(None):
             raise Refused(unauthorized(request))
@@ -79,10 +91,38 @@ class Models:
             )
         if path == "/models" or path.startswith("/models/"):
             return self._describe(request, unquote(path[len("/models/") :]), token)
-        asked = await _read(request)
-        name = asked.model if asked.model is not None else request.query.get("model")
-        service = self._service_for(request, name, token)
-        return await self._pass_on(request, service, rest, asked, token)
+        body = await self._read(request)
+        try:
+            asked = await read_asked(request, body)
+            name = asked.model if asked.model is not None else request.query.get("model")
+            service = self._service_for(request, name, token)
+            return await self._pass_on(request, service, rest, asked, token)
+        except BadBody as bad:
+            raise Refused.saying(400, "bad_request_body", str(bad)) from bad
+        finally:
+            self._room.give_back(len(body))
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        try:
+            return await self._room.read(request)
+        except BodyTooLarge:
+            raise Refused.saying(
+                413,
+                "request_too_large",
+                f"The body of a request for a model may have {BODY_LIMIT >> 20} MB at most. Ask"
+                " the service by its own name, where bodies are not read.",
+                close=True,
+            ) from None
+        except NoRoom:
+            raise Refused(
+                refusal(
+                    503,
+                    "no_room",
+                    "Too many large requests are being answered. Try again soon.",
+                    retry_after=NO_ROOM_RETRY_AFTER,
+                    close=True,
+                )
+            ) from None
 
     async def _pass_on(
         self,
@@ -189,21 +229,6 @@ def least_busy(services: Sequence[Service]) -> Service:
     if equals:
         return random.choice(equals)
     return min(services, key=lambda each: (not each.told.holds, each.holding.held))
-
-
-async def _read(request: web.BaseRequest) -> Asked:
-    try:
-        return await read_asked(request)
-    except BodyTooLarge:
-        raise Refused.saying(
-            413,
-            "request_too_large",
-            f"The body of a request for a model may have {BODY_LIMIT >> 20} MB at most. Ask the"
-            " service by its own name, where bodies are not read.",
-            close=True,
-        ) from None
-    except BadBody as bad:
-        raise Refused.saying(400, "bad_request_body", str(bad)) from bad
 
 
 def _below(prefix: str, rest: str) -> str:

@@ -96,7 +96,7 @@ async def _ask_generate(
     meter: Meter,
 ) -> web.StreamResponse:
     generation = generation_of(
-        asked.fields, model, id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time())
+        asked.fields(), model, id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time())
     )
     target = "/generate_stream" if generation.stream else "/generate"
     body = json.dumps(generation.body).encode()
