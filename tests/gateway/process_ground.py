@@ -14,8 +14,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-import pytest
-
 from dstack_engine.gateway.link import GatewayLink
 from dstack_engine.home import Home
 from dstack_engine.records.publication import (
@@ -133,14 +131,6 @@ class Gateway:
     def close(self) -> None:
         """End the link and the gateway."""
         self.link.stop(gateway_too=True)
-
-
-@pytest.fixture
-def gateway(home: Path) -> Iterator[Gateway]:
-    """A gateway's process with a link to it; started by the first publication."""
-    made = Gateway(home)
-    yield made
-    made.close()
 
 
 class Replica:

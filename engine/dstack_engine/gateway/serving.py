@@ -131,8 +131,11 @@ class _Crew:
             self._fork(number)
 
     def _fork(self, number: int) -> None:
+        # A worker that has no ears yet keeps what it is told until it has.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self.alive[pid] = (number, monotonic())
             return
         status = 1

@@ -109,6 +109,8 @@ class _Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end, DRAIN_LIMIT)
         loop.add_signal_handler(signal.SIGHUP, self._end, HANDOVER_LIMIT)
+        # `serving` has kept them back until here.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         loop.add_reader(self._post.lifeline, self._be_orphaned)
 
     def _be_orphaned(self) -> None:
