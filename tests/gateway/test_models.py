@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -175,6 +176,32 @@ def test_bodies_pass_byte_for_byte(
         assert ask(house, "POST", "/v1/any", sent, headers).status == 200
         assert keeper.seen[-1].body == body
         assert keeper.seen[-1].headers["Content-Type"] == kind
+
+
+def test_a_web_socket_names_its_model_in_its_address(house: House) -> None:
+    app = web.Application()
+
+    async def talk(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{request.path_qs} heard {message.data}")
+        return socket
+
+    app.router.add_get("/v1/realtime", talk)
+    port = house.serve(app)
+    house.publish(a_service("a", port), a_service("b", port, model="other"))
+
+    async def speak() -> str:
+        async with (
+            ClientSession(headers=AUTHORIZED) as session,
+            session.ws_connect(f"{house.url}/realtime?model=tiny") as socket,
+        ):
+            await socket.send_str("hello")
+            return str(await socket.receive_str())
+
+    assert house.call(speak()) == "/v1/realtime?model=tiny heard hello"
+    assert house.usage().errors == 0
 
 
 def test_an_unknown_model_is_told_what_there_is(house: House, server: OpenAIServer) -> None:

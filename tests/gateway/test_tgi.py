@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -49,6 +51,9 @@ class FakeTGI:
         self.error: tuple[int, dict[str, str]] | None = None
         self.error_in_stream = False
         self.breaks_off = False
+        self.endless = False
+        #: Set when a client has gone before its stream's end.
+        self.left = threading.Event()
         self.app = web.Application()
         self.app.router.add_post("/generate", self._generate)
         self.app.router.add_post("/generate_stream", self._generate_stream)
@@ -94,6 +99,14 @@ class FakeTGI:
                 return response
             if self.breaks_off and last:
                 return response
+            while self.endless:
+                event = stream_event(index, text, None)
+                try:
+                    await response.write(f"data:{json.dumps(event)}\n\n".encode())
+                    await asyncio.sleep(0.01)
+                except (ConnectionError, asyncio.CancelledError):
+                    self.left.set()
+                    raise
             event = stream_event(index, text, self.finish if last else None)
             await response.write(f"data:{json.dumps(event)}\n\n".encode())
             await asyncio.sleep(0)
@@ -330,6 +343,54 @@ def test_a_model_without_a_replica_is_a_503(house: House) -> None:
         ask(client, stream=True)
     assert caught.value.status_code == 503
     assert caught.value.response.headers["Retry-After"]
+
+
+def test_a_client_that_leaves_a_stream_ends_it_at_the_server(
+    client: OpenAI, tgi: FakeTGI, house: House
+) -> None:
+    tgi.endless = True
+    stream = ask(client, stream=True)
+    next(stream)
+    stream.close()
+    assert tgi.left.wait(20)
+    assert house.usage().requests == 1
+
+
+def test_a_stream_that_waits_for_a_replica_is_comforted_and_then_answered(
+    house: House, tgi: FakeTGI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack_engine.gateway.holding.TOLD_EVERY", 0.05)
+    house.publish(a_service("zephyr", model=MODEL))
+    with held_stream(house) as lines:
+        assert next(lines).startswith(": waiting for a replica of zephyr")
+        house.publish(a_service("zephyr", house.serve(tgi.app), model=MODEL))
+        events = [line for line in lines if line.startswith("data:")]
+    assert events[-1] == "data: [DONE]"
+    assert json.loads(events[1][5:])["choices"][0]["delta"] == {"content": "Hi"}
+
+
+def test_a_stream_whose_replica_never_comes_ends_with_an_error(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack_engine.gateway.holding.TOLD_EVERY", 0.05)
+    house.publish(a_service("zephyr", model=MODEL))
+    with held_stream(house) as lines:
+        assert next(lines).startswith(": waiting")
+        house.publish(a_service("zephyr", model=MODEL, holds=False, trouble="exit code 1"))
+        events = [line for line in lines if line.startswith("data:")]
+    assert [json.loads(event[5:])["error"]["message"] for event in events] == ["exit code 1"]
+
+
+@contextmanager
+def held_stream(house: House) -> Iterator[Iterator[str]]:
+    """Give the lines of a stream as they come, comments among them, empty ones left out."""
+    with (
+        OpenAI(base_url=house.url, api_key=TOKEN, max_retries=0, timeout=20) as client,
+        client.chat.completions.with_streaming_response.create(
+            model="zephyr", messages=[{"role": "user", "content": "x"}], stream=True
+        ) as raw,
+    ):
+        yield (line for line in raw.iter_lines() if line)
 
 
 def test_a_server_that_is_not_tgi_is_told_apart(house: House) -> None:

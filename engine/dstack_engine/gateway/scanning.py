@@ -2,8 +2,8 @@
 
 A picture of 20 MB in a request takes 50 ms to parse, 8 MB of numbers a quarter of a second, and all
 other requests would wait. This finds the ends of texts and counts brackets, a window at a time: the
-picture takes a millisecond, the numbers make nobody wait. `bodies` uses it for what is large and has
-few texts; whether the rest is right is for the replica to say.
+picture takes a millisecond, the numbers make nobody wait. `bodies` uses it for what is large and
+has few texts; whether the rest is right is for the replica to say.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ async def find_fields(body: bytes, names: Collection[str]) -> dict[str, object]:
                 raise NotAnObject(f"a bracket too many at byte {start}")
         elif depth == 1 and end - start <= VALUE_LIMIT:
             colon = _colon(body, end)
-            name = _text(body, start, end) if colon else None
-            if colon and name in names:
+            if colon and (name := _text(body, start, end)) in names:
                 found[name] = _value(body, colon.end())
     if depth or body.lstrip()[:1] != b"{":
         raise NotAnObject("its brackets do not match" if depth else "it is no object")
