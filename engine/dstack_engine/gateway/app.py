@@ -149,7 +149,7 @@ class _Line(web.RequestHandler):
             )
         if exc is not None and "Too many headers" in str(exc):
             return refusal(431, "head_too_large", "There are too many headers.", close=True)
-        return refusal(400, "bad_request", "The request is not valid HTTP/1.1.", close=True)
+        return refusal(400, "bad_request", "The request is not valid HTTP.", close=True)
 
 
 class _Server(web.Server):
