@@ -295,7 +295,9 @@ def test_a_body_that_is_too_large_is_refused(house: House) -> None:
     assert "64 MB" in answer.error["message"]
 
 
-@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/x/%2e%2E/y", "/v1/x%2f..%2fy", "/v1/."])
+@pytest.mark.parametrize(
+    "path", ["/v1/../admin", "/v1/x/%2e%2E/../y", "/v1/x%2f..%2f..%5cy", "/v1/..;/y"]
+)
 def test_no_path_leads_out_of_the_prefix(house: House, server: OpenAIServer, path: str) -> None:
     house.publish(a_service("a", house.serve(server.app)))
     assert ask(house, "POST", path, {"model": "tiny"}).status in (400, 404)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import random
-import re
 import time
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -31,6 +30,7 @@ from dstack_engine.gateway.bodies import (
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.proxy import forward
 from dstack_engine.gateway.refusals import refusal
+from dstack_engine.gateway.router import climbs
 from dstack_engine.gateway.table import Service, Table
 
 #: Where the models are.
@@ -43,8 +43,6 @@ MOST_LISTED = 20
 NAME_SHOWN = 200
 
 _OWNER = "dstack-jupyter"
-#: A step up, or in place, in any spelling: it would lead out of the model's prefix.
-_DOTS = re.compile(r"(?:/|%2f)(?:\.|%2e){1,2}(?:/|%2f|$)", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -85,10 +83,8 @@ class Models:
         path = rest.partition("?")[0]
         if token is None and not self._names(None):
             raise Refused(unauthorized(request))
-        if _DOTS.search(path):
-            raise Refused.saying(
-                400, "bad_path", "The path must not contain `.` or `..` as a part."
-            )
+        if climbs(path):
+            raise Refused.saying(400, "bad_path", "The path leads out of the models' address.")
         if path == "/models" or path.startswith("/models/"):
             return self._describe(request, unquote(path[len("/models/") :]), token)
         body = await self._read(request)
@@ -142,7 +138,15 @@ class Models:
             target = _below(model.prefix, rest)
             # Without a body it may be a WebSocket, which `forward` takes care of.
             body = asked.body or None
-            return await forward(request, service, target, body=body, observer=meter, visit=visit)
+            return await forward(
+                request,
+                service,
+                target,
+                body=body,
+                observer=meter,
+                visit=visit,
+                stream=asked.stream,
+            )
         finally:
             # What ended well has said so by now; this is for what did not get so far.
             meter.end(failed=False)

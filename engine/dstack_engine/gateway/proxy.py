@@ -41,12 +41,14 @@ async def forward(
     observer: Observer | None = None,
     visit: Visit | None = None,
     prefix: str = "",
+    stream: bool | None = None,
 ) -> web.StreamResponse:
     """Pass *request* to a replica of *service* and its answer to the client.
 
     *target* is the path and query at the replica. *body*, where given, has been read already;
     without it the request's own is streamed. *observer* sees the answer pass. *prefix* is the path
-    under which the client sees the service. Answers that nobody gave are refusals of our own.
+    under which the client sees the service. *stream* tells whether a stream of events is asked for,
+    where the body has been understood already. Answers that nobody gave are refusals of our own.
     """
     visit = visit or service.arrive()
     failed = True
@@ -63,6 +65,7 @@ async def forward(
         except BadHead as error:
             return refusal(400, "bad_request", f"The request has {error}.", close=True)
         passage = _Passage(request, service, visit, head, target, body, observer, prefix)
+        passage.stream = stream
         answer = await passage.take()
         failed = passage.failed
         return answer
@@ -82,6 +85,7 @@ class _Passage:
         "repeatable",
         "request",
         "service",
+        "stream",
         "target",
         "visit",
     )
@@ -109,6 +113,7 @@ class _Passage:
         self.repeatable = request.method in IDEMPOTENT and body is not None
         self.relay = Relay(request, visit, observer=observer, prefix=prefix, host=head.host)
         self.failed = True
+        self.stream: bool | None = None
 
     async def take(self) -> web.StreamResponse:
         """Ask replicas until one answers; return what was answered, or a refusal."""
@@ -210,6 +215,8 @@ class _Passage:
     def _wants_events(self) -> bool:
         if "text/event-stream" in self.request.headers.get("Accept", ""):
             return True
+        if self.stream is not None:
+            return self.stream
         return self.body is not None and _asks_for_stream(self.body) is not None
 
     def _answered(self, why: Exception | None) -> web.StreamResponse:

@@ -103,7 +103,7 @@ def _parameters(
 ) -> dict[str, Any]:
     temperature = _number(fields, "temperature", 0, 2)
     parameters: dict[str, Any] = {
-        # At temperature 0 nothing is left to chance, which TGI says so: it takes no 0.
+        # TGI takes no temperature of 0: it says `do_sample` where nothing is left to chance.
         "do_sample": temperature != 0,
         "details": True,
         "decoder_input_details": not stream,
