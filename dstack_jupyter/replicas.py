@@ -142,7 +142,7 @@ def is_up(view: RunView, report: ServiceReport | None) -> bool:
     A replica is ready and none is of an older configuration, or the first request starts one.
     """
     standing = standing_of(view, report)
-    if standing.word == ServiceWord.UPDATING:
+    if report is None or standing.word == ServiceWord.UPDATING:
         return False
     return standing.ready > 0 or standing.word == ServiceWord.ASLEEP
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from dstack_engine.errors import ArgumentError, Refused
-from dstack_jupyter.arguments import variable_name
+from dstack_jupyter.arguments import surplus_error, variable_name
 from dstack_jupyter.commands.call import Call
 from dstack_jupyter.commands.views import models_shown
 from dstack_jupyter.failures import Detached, GatewayError
@@ -107,7 +107,10 @@ def _options(call: Call) -> dict[str, object]:
 
 
 def _question(call: Call) -> str:
-    words = " ".join(call.arguments.message)
+    said = call.arguments
+    if wrong := [word for word in said.surplus if word.startswith("-") and word != "-"]:
+        raise surplus_error(call.parser, wrong)
+    words = " ".join([*said.message, *said.rest])
     if call.body is not None:
         text = "\n".join(part for part in (words, call.body) if part)
     elif words and words != "-":

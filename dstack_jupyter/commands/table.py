@@ -170,6 +170,7 @@ COMMANDS: tuple[Command, ...] = (
         options.chatting,
         examples=_CHAT,
         may_have_body=True,
+        keeps_rest=True,
     ),
     Command(
         "token",

@@ -6,6 +6,7 @@ place. Nothing here is printed from another thread: views change in place, by th
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle
 
+from dstack_engine.errors import DstackError
 from dstack_engine.records.events import Stream
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunView
@@ -151,10 +153,18 @@ class NotebookSurface:
 
     def _card(self, view: RunView) -> Card:
         gateway = Gateway(lambda: self._session().client(start=False))
-        card = ServiceCard(view, gateway) if is_service(view) else RunCard(view)
+        card = self._service_card(view, gateway) if is_service(view) else RunCard(view)
         card.on_stop(
             lambda abort: card.update(self._session().client().stop(view.name, abort=abort))
         )
+        return card
+
+    def _service_card(self, view: RunView, gateway: Gateway) -> Card:
+        card = ServiceCard(view, gateway)
+        with contextlib.suppress(DstackError):
+            # So that its first copy says how the service stands.
+            if not view.finished and (report := self._session().client().service(view.name)):
+                card.service(report)
         return card
 
     def stay(self, run: Run, *, waiting: Waiting | None = None) -> None:
@@ -167,6 +177,8 @@ class NotebookSurface:
             waiting.over.wait()
             if waiting.view is None or waiting.view.finished:
                 _let_freeze(card)
+            else:
+                card.renew_copy()
         except KeyboardInterrupt:
             raise detached(self.program, run.name) from None
         finally:

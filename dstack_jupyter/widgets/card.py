@@ -135,6 +135,13 @@ class Card(anywidget.AnyWidget):
             self._freezing = True
         self.refresh()
 
+    def renew_copy(self) -> None:
+        """Bring the static copy beside the live card up to date; its pages draw it anew."""
+        with self._lock:
+            handle = None if self._freezing else self._handle
+        if handle is not None:
+            handle.update(self._repr_mimebundle_()[0], raw=True)  # type: ignore[no-untyped-call]
+
     @property
     def is_frozen(self) -> bool:
         """Whether the card has become static."""

@@ -19,7 +19,7 @@ from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.gateway import Gateway
 from dstack_jupyter.rendering.services import LAST_LINES, model_of, service_html, service_text
-from dstack_jupyter.replicas import standing_of
+from dstack_jupyter.replicas import ServiceWord, standing_of
 from dstack_jupyter.terminal import LogScreen
 from dstack_jupyter.widgets.card import Card, now
 from dstack_jupyter.widgets.modules import joined, source
@@ -30,6 +30,8 @@ from dstack_jupyter.widgets.trials import Trials
 
 #: Samples of the traffic that a card keeps for its plots: five minutes of one a second.
 SAMPLES = 300
+#: How long a copy waits to know the address, in seconds.
+PATIENCE = 2.0
 #: Outputs that a card keeps; those of replicas that ended long ago are let go.
 MAX_OUTPUTS = 24
 
@@ -52,6 +54,7 @@ class ServiceCard(Card):
         self._gateway = gateway
         self._place = GatewayView(None)
         self._looking = threading.Lock()
+        self._is_copied = False  # whether the static copy shows it ready, with its address
         self._report: ServiceReport | None = None
         self._outputs: dict[str, Output] = {}
         self._samples: deque[list[float | None]] = deque(maxlen=SAMPLES)
@@ -101,6 +104,8 @@ class ServiceCard(Card):
             self.service_state = state
         if samples:
             self.send({"type": "samples", "samples": samples})
+        if not self._is_copied and self._has_come_up():
+            self.renew_copy()
         for message in self._trials.take():
             self.send(message)
         for log, output in outputs.items():
@@ -117,6 +122,17 @@ class ServiceCard(Card):
         for log, output in outputs.items():
             if output.sent:
                 self._send_output(output.reset(), log=log)
+
+    def renew_copy(self) -> None:
+        """Bring the static copy beside the live card up to date, the address included."""
+        if self._place.port is None and self._looking.acquire(timeout=PATIENCE):
+            self._look()
+        self._is_copied = self._has_come_up()
+        super().renew_copy()
+
+    def _has_come_up(self) -> bool:
+        word = standing_of(self._view, self._report).word
+        return self._place.port is not None and word in (ServiceWord.READY, ServiceWord.ASLEEP)
 
     def hear(self, content: Mapping[str, object]) -> bool:
         """Take what a page asks of the service."""
@@ -143,11 +159,10 @@ class ServiceCard(Card):
     def _seen(self) -> tuple[RunView, ServiceReport | None, list[tuple[str, LogScreen]]]:
         with self._lock:
             view, report, outputs = self._view, self._report, dict(self._outputs)
-        labels = {one.log: one for one in labels_of(view, tuple(outputs))}
         shown = [
-            (labels[log].label, output.screen())
-            for log, output in outputs.items()
-            if log in labels and labels[log].is_newest
+            (label.label, outputs[label.log].screen())
+            for label in labels_of(view, tuple(outputs))
+            if label.is_newest and label.log in outputs
         ]
         return view, report, shown
 

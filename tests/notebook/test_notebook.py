@@ -98,17 +98,17 @@ def test_what_no_offer_fits_is_told_with_every_reason(notebook: Notebook) -> Non
     assert "asks 4000 CPUs" in cell.text
 
 
-def test_a_dry_run_shows_the_plan_and_a_service_is_planned_but_not_started(
+def test_a_dry_run_shows_the_plan_and_a_fleet_is_planned_but_not_started(
     notebook: Notebook,
 ) -> None:
     dry = notebook.run(f"{TASK} --dry-run\ncommands: [x]")
     assert "1 offer that fits." in dry.text
-    service = notebook.run("%%dstack service\ncommands: [x]\nport: 80")
-    assert (service.status, service.error) == ("error", "Refused")
-    assert "this version runs tasks only" in service.error_text
+    environment = notebook.run("%%dstack dev-environment\nide: vscode")
+    assert (environment.status, environment.error) == ("error", "Refused")
+    assert "this version runs tasks and services only" in environment.error_text
     fleet = notebook.run("%%dstack fleet\nnodes: 1")
     assert fleet.status == "ok"
-    assert "this version runs tasks only" in fleet.stdout
+    assert "this version runs tasks and services only" in fleet.stdout
 
 
 def test_an_interrupt_detaches_and_another_kernel_finds_the_run_again(

@@ -64,7 +64,8 @@ def test_before_the_gateway_has_said_anything_nothing_is_ready() -> None:
 def test_a_service_without_replicas_sleeps_and_counts_as_up() -> None:
     view = without_jobs(a_service(state=ServiceState(desired=0)))
     assert standing_of(view, None).word == "asleep"
-    assert is_up(view, None)
+    assert is_up(view, SILENT)
+    assert not is_up(view, None), "the gateway has to know of it"
     held = replace(SILENT, held=2)
     assert "is being started for it" in standing_of(view, held).sentence
 
