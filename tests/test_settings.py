@@ -113,3 +113,11 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     home.config.mkdir()
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         load_settings(home)
+
+
+def test_the_gateways_port_and_processes_are_set_together() -> None:
+    assert (Settings().gateway.port, Settings().gateway.processes) == (4180, 1)
+    gateway = parse_settings("gateway: {port: 8099, processes: 2}").gateway
+    assert (gateway.port, gateway.processes) == (8099, 2)
+    assert "port" in problem("gateway: {port: 0}")
+    assert "prots" in problem("gateway: {prots: 1}")

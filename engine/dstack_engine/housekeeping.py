@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
+from dstack_engine.decisions.services import past_attempts
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host
@@ -43,6 +44,7 @@ class Housekeeping:
 
     def reap(self, _key: str = "all") -> timedelta | None:
         """Take away containers and logs of runs that are deleted, or ended long ago."""
+        self._forget_attempts()
         self._reap(self._world.settings.keep_ended)
         self._world.store.forget_old_events()
         return REAP_INTERVAL
@@ -97,6 +99,17 @@ class Housekeeping:
             if free_gb >= LOW_DISK_GB
             else "Free some: %dstack prune takes away ended runs' files.",
         )
+
+    def _forget_attempts(self) -> None:
+        """Forget all but the newest attempts of services that live on: they may crash for weeks."""
+        store = self._world.store
+        for kept in store.runs(finished=False):
+            if kept.record.service is None:
+                continue
+            jobs = store.jobs_of_runs([kept.record.id])[kept.record.id]
+            with store.transaction(self._world.clock()) as transaction:
+                for job in past_attempts(jobs):
+                    transaction.forget_job(job)
 
     def _reap(self, keep: timedelta) -> tuple[int, int]:
         removed = 0

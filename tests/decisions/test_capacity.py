@@ -304,3 +304,22 @@ def test_whatever_is_asked_nothing_is_given_twice_and_somebody_goes_on(
     assert len(given_gpus) == len(set(given_gpus))
     assert sum(reservation.cpus for reservation in held) <= 4
     assert sum(reservation.memory_gb for reservation in held) <= 16
+
+
+def test_plain_replicas_of_one_port_wait_for_each_other_and_are_told_how_not_to() -> None:
+    wanted, offers = wants("port: 8000", type="service"), [here(HostKind.PROCESS)]
+    other = running("web", offers[0], None, (8000, 8000))
+    found = place(a_job("web"), wanted, offers, [other], max_jobs=9)
+    assert isinstance(found, Wait)
+    assert found.reason.startswith("waits for port 8000: in use by run web. ")
+    assert "$DSTACK_SERVICE_PORT" in found.reason
+
+
+def test_replicas_that_ask_for_their_port_or_are_in_docker_wait_for_none() -> None:
+    asks = wants("port: 8000", type="service", commands="[serve $DSTACK_SERVICE_PORT]")
+    other = running("web", here(HostKind.PROCESS), None, (8000, 8000))
+    for wanted, offer in [
+        (asks, here(HostKind.PROCESS)),
+        (wants("port: 8000", type="service"), here(HostKind.DOCKER)),
+    ]:
+        assert isinstance(place(a_job("web"), wanted, [offer], [other], max_jobs=9), Placed)

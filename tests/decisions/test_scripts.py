@@ -11,6 +11,7 @@ import pytest
 from dstack_engine.decisions.scripts import (
     Images,
     check_script,
+    finds_its_port,
     image_for,
     job_script,
     registry_login_of,
@@ -19,6 +20,8 @@ from dstack_engine.decisions.scripts import (
 from dstack_engine.errors import Refused
 from dstack_engine.records.jobs import Reservation
 from dstack_engine.records.offers import HostKind
+from dstack_engine.records.routes import Route
+from dstack_engine.spec.configurations import ServiceConfiguration
 from tests.decisions.samples import T4, a_job, a_run, gpus, here, running, there, wants
 
 IMAGES = Images("python:{version}-slim", "base:py{version}-cuda", "base:py{version}-cuda-devel")
@@ -231,3 +234,25 @@ def test_a_registrys_password_may_be_a_variable_of_the_run() -> None:
 def test_a_registrys_password_that_names_no_variable_of_the_run_is_refused() -> None:
     with pytest.raises(Refused, match=r"registry_auth names env\.TOKEN, which the run does not"):
         registry_login_of(wants(LOGIN), {"OTHER": "1"})
+
+
+def test_a_services_program_is_told_at_which_port_to_listen() -> None:
+    job = a_job(routes=(Route(21007, 21007),))
+    service = a_run(wants("port: 8000", type="service"))
+    assert job_script(service, job).environment["DSTACK_SERVICE_PORT"] == "21007"
+    assert "DSTACK_SERVICE_PORT" not in job_script(a_run(wants()), job).environment
+
+
+@pytest.mark.parametrize(
+    ("written", "finds"),
+    [
+        ("port: 80", False),
+        ("port: 80\nsetup: [echo $DSTACK_SERVICE_PORT]", True),
+        ("port: 80\nenv: {PORT: $DSTACK_SERVICE_PORT}", True),
+        ("port: 80\nentrypoint: serve --port $DSTACK_SERVICE_PORT", True),
+    ],
+)
+def test_a_program_that_asks_for_its_port_is_known_by_its_words(written: str, finds: bool) -> None:
+    wanted = wants(written, type="service")
+    assert isinstance(wanted, ServiceConfiguration)
+    assert finds_its_port(wanted) is finds

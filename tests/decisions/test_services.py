@@ -9,11 +9,14 @@ from datetime import datetime, timedelta
 import pytest
 
 from dstack_engine.decisions.services import (
+    ATTEMPTS_KEPT,
     DRAIN_TIME,
     STOP_DRAIN_TIME,
     advance_service,
     drain_time,
     first_state,
+    is_being_replaced,
+    past_attempts,
     refuse_unsupported,
     renew,
     wish_for_replica,
@@ -450,3 +453,14 @@ def test_a_gateway_of_another_name_is_refused_in_a_sentence() -> None:
         refuse_unsupported(service(gateway="mine"))
     for gateway in (True, False, None):
         refuse_unsupported(service(gateway=gateway))
+
+
+def test_ended_attempts_are_forgotten_but_for_the_newest_of_each_replica() -> None:
+    story = a_running(replicas=2)
+    for attempt in range(1, ATTEMPTS_KEPT + 4):
+        story.crash(f"fox-0-1/{attempt}")
+        story.step(timedelta(minutes=10))
+        story.start()
+    past = past_attempts(story.jobs.values())
+    assert [job.id for job in past] == ["fox-0-1/1", "fox-0-1/2", "fox-0-1/3"]
+    assert not is_being_replaced(story.run, story.jobs.values())

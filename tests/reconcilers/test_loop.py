@@ -146,3 +146,35 @@ def test_stopped_activities_begin_nothing_more() -> None:
     activities.stop()
     activities.ensure("pull", "fox", lambda: None, lambda: None)
     assert not activities.is_running("pull", "fox")
+
+
+def test_however_often_it_is_woken_a_key_is_due_once() -> None:
+    ticks: list[str] = []
+    twenty = threading.Event()
+
+    def tick(key: str) -> timedelta:
+        ticks.append(key)
+        if len(ticks) >= 20:
+            twenty.set()
+        return timedelta(hours=1)
+
+    with running(tick, workers=1) as loop:
+        while not twenty.is_set():
+            loop.wake("fox")
+        assert loop.due == ["fox"]
+
+
+def test_the_earlier_of_two_times_to_look_again_is_kept() -> None:
+    seen = threading.Event()
+    delays = iter([timedelta(hours=1), timedelta(milliseconds=20)])
+
+    def tick(_key: str) -> timedelta | None:
+        delay = next(delays, None)
+        if delay is None:
+            seen.set()
+        return delay
+
+    with running(tick, workers=1) as loop:
+        loop.wake("fox")
+        loop.wake("fox", timedelta(milliseconds=10))
+        assert seen.wait(PATIENCE)

@@ -196,3 +196,15 @@ def test_a_reopened_database_goes_on_counting_events(tmp_path: Path) -> None:
     assert [event.sequence for event in store.events(after=0)] == [1, 2]
     assert store.run("owl").record.submitted_at - NOON == timedelta(0)
     store.close()
+
+
+def test_one_job_of_a_run_that_goes_on_is_forgotten_without_a_word(store: Store) -> None:
+    run = a_run()
+    first = a_job(run)
+    second = replace(first, id=JobId("fox-0-0/2"), attempt=2)
+    insert(store, run, first, second)
+    told = store.last_sequence()
+    with store.transaction(NOON) as transaction:
+        transaction.forget_job(first)
+    assert [kept.record for kept in store.jobs(run_id=run.id)] == [second]
+    assert store.last_sequence() == told

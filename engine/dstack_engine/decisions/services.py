@@ -39,6 +39,9 @@ MAKE_ROOM_AFTER = timedelta(seconds=5)
 #: A gateway that does not know a running replica so long after it was to leave gives it nothing.
 UNKNOWN_AFTER = timedelta(seconds=2)
 
+#: As many ended attempts of each replica are remembered while its service lives.
+ATTEMPTS_KEPT = len(RETRY_WAITS) + 2
+
 #: Reasons for which the engine itself ended a job: no crashes.
 _MEANT = frozenset(
     {
@@ -151,6 +154,26 @@ def wish_for_replica(run: Run, job: Job) -> JobReason | None:
         return JobReason.TERMINATED_BY_SERVER
     retiring = run.service.retiring if run.service is not None else ()
     return next((one.why for one in retiring if one.job == job.id and one.drained), None)
+
+
+def is_being_replaced(run: Run, jobs: Iterable[Job]) -> bool:
+    """Tell whether a replica of an older configuration still lives."""
+    state = run.service
+    if state is None:
+        return False
+    return any(not job.finished and job.deployment != state.deployment for job in jobs)
+
+
+def past_attempts(jobs: Iterable[Job]) -> list[Job]:
+    """Return the ended attempts that nobody needs any more, of a service that lives on.
+
+    The newest of each replica are kept: to be looked at, and for the pause after the next crash.
+    """
+    ended: dict[int, list[Job]] = {}
+    for job in jobs:
+        if job.finished:
+            ended.setdefault(job.replica, []).append(job)
+    return [job for attempts in ended.values() for job in attempts[:-ATTEMPTS_KEPT]]
 
 
 @dataclass(frozen=True)

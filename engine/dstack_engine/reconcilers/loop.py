@@ -141,6 +141,12 @@ class Loop(Generic[K]):
         for key in self._list_keys():
             self.wake(key)
 
+    @property
+    def due(self) -> list[K]:
+        """Return the keys that are to be looked at again at a time of theirs, the first first."""
+        with self._changed:
+            return [key for _, _, key in sorted(self._due, key=lambda entry: entry[:2])]
+
     def _schedule(self, key: K, seconds: float) -> None:
         """Have the key due then, unless it is earlier: its tick says anew when to look again."""
         due_at = monotonic() + seconds

@@ -55,7 +55,7 @@ class RunReconciler:
         world.checkpoint("run saved")
         self._act(run, jobs, after)
         world.checkpoint("run acted")
-        return _next_look(run, after, now)
+        return _next_look(run, jobs, after, now)
 
     def _decide(self, run: Run, jobs: Sequence[Job], now: datetime) -> decisions.Advance:
         if isinstance(run.configuration, ServiceConfiguration):
@@ -96,7 +96,9 @@ def wish_for(run: Run, job: Job) -> JobReason | None:
     return decisions.wish_for(run)
 
 
-def _next_look(before: Run, after: decisions.Advance, now: datetime) -> timedelta | None:
+def _next_look(
+    before: Run, jobs: Sequence[Job], after: decisions.Advance, now: datetime
+) -> timedelta | None:
     run = after.run
     if run.finished:
         return None
@@ -106,7 +108,7 @@ def _next_look(before: Run, after: decisions.Advance, now: datetime) -> timedelt
     if run.service.retiring != (before.service.retiring if before.service else ()):
         return timedelta(0)
     rests = [rest.until for rest in run.service.resting]
-    if run.service.retiring or _scales(run):
+    if run.service.retiring or _scales(run) or services.is_being_replaced(run, jobs):
         rests.append(now + SERVICE_TICK)
     return max(min(rests) - now, timedelta(milliseconds=10)) if rests else None
 

@@ -289,6 +289,10 @@ class Transaction:
         self._connection.execute(sa.delete(tables.runs).where(tables.runs.c.id == run.id))
         self._append(_RUN, run, deleted=True)
 
+    def forget_job(self, job: Job) -> None:
+        """Forget one ended job of a run that goes on; its events stay."""
+        self._connection.execute(sa.delete(tables.jobs).where(tables.jobs.c.id == job.id))
+
     def _append(self, kind: _Kind[Any], record: Record, *, deleted: bool = False) -> None:
         shown = record.without_secrets() if isinstance(record, Run) else record
         match record:
