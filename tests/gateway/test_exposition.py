@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
+from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from dstack_engine.gateway.exposition import render
@@ -12,6 +16,9 @@ from dstack_engine.records.publication import (
     ReplicaState,
     ServiceReport,
 )
+from dstack_engine.spec.services import ServedModel
+from tests.gateway.model_house import OpenAIServer, a_house
+from tests.gateway.process_ground import Gateway, until
 
 REPLICAS = (
     ReplicaReport("chat-0-0/1", ReplicaState.READY, in_flight=2, requests=9, errors=1),
@@ -37,8 +44,13 @@ Values = dict[tuple[str, ...], float]
 
 def values_of(*reports: GatewayReport) -> dict[str, Values]:
     """Return, of each metric, the values by labels, as Prometheus's own parser reads them."""
+    return parsed(render(reports))
+
+
+def parsed(text: str) -> dict[str, Values]:
+    """Return, of each metric, the values by labels."""
     found: dict[str, Values] = {}
-    for family in text_string_to_metric_families(render(reports)):
+    for family in text_string_to_metric_families(text):
         assert family.documentation
         assert family.name.startswith("dstack_jupyter_")
         for sample in family.samples:
@@ -115,3 +127,29 @@ def test_a_model_s_name_may_be_anything() -> None:
     name = 'a "b" \\n\n{c="d"} ü, '
     values = values_of(a_report(models=(ModelUsage(name, "", requests=2),)))
     assert values["dstack_jupyter_model_requests_total"] == {(name, ""): 2}
+
+
+def test_each_of_two_processes_tells_what_both_have_counted(home: Path) -> None:
+    gateway, server = Gateway(home, processes=2), OpenAIServer()
+    with a_house() as house, closing(gateway):
+        model = ServedModel(name="tiny", format="openai")
+        gateway.publish("chat", house.serve(server.app), model=model)
+        gateway.await_ready("chat")
+        for number in range(12):
+            answer = client_of(gateway).chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": str(number)}]
+            )
+            assert answer.usage is not None
+        for _ in range(6):
+            status, text = gateway.get("/metrics")
+            assert status == 200
+            values = parsed(text.decode())
+            assert values["dstack_jupyter_gateway_processes"] == {(): 2}
+            assert values["dstack_jupyter_model_requests_total"] == {("tiny", ""): 12}
+            assert values["dstack_jupyter_model_tokens_total"]["tiny", "", "prompt"] == 84
+        until(lambda: sum(each.requests for each in gateway.report.models) == 12)
+
+
+def client_of(gateway: Gateway) -> OpenAI:
+    """Return a client with a connection of its own, which either process may take."""
+    return OpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key="none", max_retries=0)
