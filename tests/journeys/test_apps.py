@@ -10,7 +10,7 @@ import websocket
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.chromium import PATIENCE_MS, launched, loopback_page
-from tests.journeys.engines import EngineProcess
+from tests.journeys.engines import EngineProcess, until
 from tests.journeys.visitors import PATIENCE, Visitors
 
 APP = Path(__file__).parent / "apps/squares.py"
@@ -68,10 +68,16 @@ def test_an_app_is_driven_over_its_websocket(visitors: Visitors, extra_python: P
         sent = messages(socket)
         assert any(b"Squares" in message for message in sent)
         assert any(b"3 squared is 9" in message for message in sent)
-        report = visitors.until_ready(name)
-        assert report.in_flight == 1
+        until(lambda: in_flight(visitors, name) == 1, "the open WebSocket to be counted")
     finally:
         socket.close()
+    until(lambda: in_flight(visitors, name) == 0, "the closed one to be counted no more")
+
+
+def in_flight(visitors: Visitors, name: str) -> int | None:
+    """Return how many requests of *name* are being answered, as the gateway told last."""
+    report = visitors.report(name)
+    return None if report is None else report.in_flight
 
 
 @pytest.fixture

@@ -215,6 +215,7 @@ backends: [aws, azure, cudo, datacrunch, gcp, lambda, oci, tensordock]
             "asks 24GB of GPU memory; this computer has ",
             "backends: aws, azure, cudo, datacrunch, gcp, lambda, oci, tensordock; its backend is ",
             "asks the image nvcr.io/nim/meta/llama3-8b-instruct:latest; a plain process has no ",
+            "gives registry_auth; a plain process has no image to pull",
         ),
     ),
     "LoRAX": (
@@ -270,8 +271,8 @@ regions: [eu-west-1, eu-west-2]
 """,
         None,
         (
-            "spot_policy is spot; this computer is not a spot machine",
             "regions: eu-west-1, eu-west-2; its region is local",
+            "spot_policy is spot; this computer is not a spot machine",
         ),
     ),
     "a volume": (
@@ -334,7 +335,10 @@ def test_a_web_server_with_and_without_the_token(
     assert visitors.get(name, by_name=True).text == PAGE
     for by_name in (True, False):
         refused = visitors.get(name, by_name=by_name, token=False)
-        assert (refused.status_code, refused.headers["X-Dstack-Gateway"]) == (401, "invalid_api_key")
+        assert (refused.status_code, refused.headers["X-Dstack-Gateway"]) == (
+            401,
+            "invalid_api_key",
+        )
         assert "token" in refused.json()["error"]["message"]
     older = {"Authentication": visitors.authorization["Authorization"]}
     assert httpx.get(visitors.url(name), headers=older).text == PAGE
