@@ -26,13 +26,16 @@ from dstack_engine.decisions.jobs import (
     advance_job,
 )
 from dstack_engine.decisions.runs import RETRY_EVENTS, RetryRule, advance_run
+from dstack_engine.decisions.services import advance_service
 from dstack_engine.enums import StrEnum
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus, Machine
 from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus, Reservation
 from dstack_engine.records.offers import HostKind, MachineShape, Offer, OfferId
+from dstack_engine.records.publication import Load, ServiceReport
 from dstack_engine.records.runs import Run, RunId, RunReason, RunStatus
+from dstack_engine.records.services import ServiceState
 from dstack_engine.records.sightings import Container, Sighting
-from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.configurations import ServiceConfiguration, TaskConfiguration
 
 PAGE = Path(__file__).parents[1] / "docs/states.md"
 
@@ -55,7 +58,10 @@ def page() -> str:
     """Return the whole page."""
     parts = [
         _HEAD,
-        *_section("A run", RunStatus, run_arrows()),
+        *_section("A run: a task", RunStatus, run_arrows()),
+        *_section("A run: a service", RunStatus, service_arrows()),
+        "A replica that is to leave is first *retiring*: the gateway gives it nothing new, and\n"
+        "its job is told to end once it has answered everything, or its time for that is over.\n",
         *_section("A job: one attempt of a run", JobStatus, job_arrows()),
         *_section("An instance: our record of a machine", InstanceStatus, instance_arrows()),
         "Nothing is given back on this computer, so its instance never ends; `terminating` and\n"
@@ -205,6 +211,60 @@ def _not_due(run: Run) -> Run:
 
 def _run(status: RunStatus) -> Run:
     return Run(RunId("1"), "fox", TASK, status, since=NOW, submitted_at=NOW)
+
+
+# --- services ---------------------------------------------------------------------------------
+
+SERVICE = ServiceConfiguration.model_validate(
+    {
+        "type": "service",
+        "commands": ["serve"],
+        "port": 80,
+        "replicas": "0..1",
+        "scaling": {"metric": "rps", "target": 1, "scale_down_delay": 0},
+    }
+)
+_CRASHED = replace(_FAILED, finished_at=NOW)
+_BUSY = Load(60, arrivals=1)
+
+#: The newest jobs of a service, its load and whether the time is later, in words.
+SERVICE_SITUATIONS: dict[str, tuple[tuple[Job, ...], Load, timedelta]] = {
+    "nobody asks, and no replica is left": ((), Load(60), timedelta(0)),
+    "a request comes": ((), _BUSY, timedelta(0)),
+    "its replicas wait": ((_job(JobStatus.SUBMITTED),), _BUSY, timedelta(0)),
+    "a replica has a place": ((_job(JobStatus.PROVISIONING),), _BUSY, timedelta(0)),
+    "a replica is prepared": ((_job(JobStatus.PULLING),), _BUSY, timedelta(0)),
+    "a replica runs": ((_job(JobStatus.RUNNING),), _BUSY, timedelta(0)),
+    "its only replica ended, for whatever reason": ((_CRASHED,), _BUSY, timedelta(0)),
+    "the pause after that is over": ((_CRASHED,), _BUSY, timedelta(seconds=1)),
+    "a replica reached its max_duration": (
+        (_job(JobStatus.TERMINATED, reason=JobReason.MAX_DURATION_EXCEEDED),),
+        _BUSY,
+        timedelta(0),
+    ),
+}
+
+
+def service_arrows() -> Arrows:
+    """Return how a service moves: from every status, with every kind of replicas and load."""
+    arrows: Arrows = {}
+    for status in (s for s in RunStatus if not s.finished and s is not RunStatus.TERMINATING):
+        run = replace(_run(status), configuration=SERVICE, service=ServiceState(desired=1))
+        for cause, (jobs, load, later) in SERVICE_SITUATIONS.items():
+            report = ServiceReport("fox", "1", loads=(load,))
+            after = advance_service(run, jobs, report, NOW + later)
+            _add(arrows, status, after.run.status, cause)
+        for cause, abort in (("stopped", False), ("aborted", True)):
+            asked = replace(run, stop_requested_at=NOW, abort=abort)
+            after = advance_service(asked, (_job(JobStatus.RUNNING),), None, NOW)
+            _add(arrows, status, after.run.status, cause)
+            after = advance_service(asked, (), None, NOW)
+            _add(arrows, status, after.run.status, f"{cause} without a replica")
+    for reason in (RunReason.STOPPED_BY_USER, RunReason.MAX_DURATION_EXCEEDED):
+        ending = replace(_run(RunStatus.TERMINATING), configuration=SERVICE, reason=reason)
+        after = advance_service(ending, (), None, NOW)
+        _add(arrows, RunStatus.TERMINATING, after.run.status, f"{reason}, with its last replica")
+    return arrows
 
 
 # --- instances --------------------------------------------------------------------------------

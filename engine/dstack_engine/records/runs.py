@@ -19,7 +19,7 @@ RunId = NewType("RunId", str)  #: a random id; the name may be used again after 
 class RunStatus(StrEnum):
     """Where a run stands; each member says what it means and who moves it on."""
 
-    PENDING = "pending"  #: waits to try again; the run loop makes the next attempt
+    PENDING = "pending"  #: waits to try again, or for a request; the run loop goes on with it
     SUBMITTED = "submitted"  #: saved; its jobs wait for a place
     PROVISIONING = "provisioning"  #: a job has a place and is being prepared there
     RUNNING = "running"  #: a job runs
