@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from dstack_engine.gateway.app import Front, make_server
+from dstack_engine.gateway.limits import RateLimiter
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.models import Models
 from dstack_engine.gateway.table import Table
@@ -132,8 +133,10 @@ class House:
 
     async def _open(self) -> None:
         self.table = Table()
-        self.models = Models(self.table, self.ledger)
-        protocols = make_server(Front(self.table, models=self.models.answer))
+        limiter = RateLimiter()
+        self.models = Models(self.table, self.ledger, limiter)
+        front = Front(self.table, models=self.models.answer, limiter=limiter)
+        protocols = make_server(front)
         server = await self.loop.create_server(protocols, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
 

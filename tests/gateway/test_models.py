@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dstack_engine.gateway.bodies import BODY_LIMIT
-from dstack_engine.spec.services import ServedModel
+from dstack_engine.spec.services import RateLimit, ServedModel
 from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_house, a_service, wait_until
 
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -247,6 +247,18 @@ def test_bodies_find_no_room_beyond_what_there_is(
     assert (answer.status, answer.error["code"]) == (503, "no_room")
     assert int(answer.headers["Retry-After"]) > 0
     wait_until(lambda: house.models._room._free == 1000, "all room is given back")
+
+
+def test_a_service_s_limits_hold_at_both_doors(house: House, server: OpenAIServer) -> None:
+    limit = RateLimit(prefix="/v1/", rps=0.02, burst=2)
+    house.publish(a_service("a", house.serve(server.app), rate_limits=(limit,)))
+    assert ask(house, "POST", "/services/a/v1/chat/completions", CHAT).status == 200
+    assert ask(house, "POST", "/v1/chat/completions", CHAT).status == 200
+    assert ask(house, "POST", "/services/a/v1/chat/completions", CHAT).status == 200
+    answer = ask(house, "POST", "/v1/chat/completions", CHAT)
+    assert (answer.status, answer.error["code"]) == (429, "rate_limited")
+    assert int(answer.headers["Retry-After"]) > 1
+    assert house.usage().requests == 1
 
 
 def test_without_any_model_the_answer_says_so(house: House) -> None:

@@ -35,12 +35,17 @@ class Front:
     """Sends every request where it belongs; one in each gateway process."""
 
     def __init__(
-        self, table: Table, *, models: ModelsDoor | None = None, metrics: MetricsDoor | None = None
+        self,
+        table: Table,
+        *,
+        models: ModelsDoor | None = None,
+        metrics: MetricsDoor | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._table = table
         self._models = models
         self._metrics = metrics
-        self._limiter = RateLimiter()
+        self._limiter = limiter or RateLimiter()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""

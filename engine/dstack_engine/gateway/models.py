@@ -27,6 +27,7 @@ from dstack_engine.gateway.bodies import (
     Room,
     read_asked,
 )
+from dstack_engine.gateway.limits import RateLimiter
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.proxy import forward
 from dstack_engine.gateway.refusals import refusal
@@ -61,9 +62,10 @@ class Refused(Exception):
 class Models:
     """Answers requests for models; one in each gateway process."""
 
-    def __init__(self, table: Table, ledger: Ledger) -> None:
+    def __init__(self, table: Table, ledger: Ledger, limiter: RateLimiter | None = None) -> None:
         self._table = table
         self._ledger = ledger
+        self._limiter = limiter or RateLimiter()
         self._room = Room()
         self._first_seen: dict[str, int] = {}
 
@@ -130,12 +132,14 @@ class Models:
     ) -> web.StreamResponse:
         model = service.told.model
         assert model is not None, f"{service.told.run} was chosen for a model it does not serve"
+        target = _below(model.prefix, rest)
+        if service.told.rate_limits:
+            self._limit(request, service, target)
         meter = self._ledger.meter(model.name, token or "")
         visit = service.arrive()
         try:
             if model.format == "tgi" and rest.partition("?")[0] == tgi.CHAT:
                 return await tgi.chat(request, service, model, asked, visit=visit, meter=meter)
-            target = _below(model.prefix, rest)
             # Without a body it may be a WebSocket, which `forward` takes care of.
             body = asked.body or None
             return await forward(
@@ -151,6 +155,21 @@ class Models:
             # What ended well has said so by now; this is for what did not get so far.
             meter.end(failed=False)
             visit.close()
+
+    def _limit(self, request: web.BaseRequest, service: Service, target: str) -> None:
+        """Refuse what comes too early for the service's own limits, whichever door it takes."""
+        told = service.told
+        wait = self._limiter.wait(told, target, request.remote or "", request.headers)
+        if wait:
+            self._limiter.keep(self._table.services)
+            raise Refused(
+                refusal(
+                    429,
+                    "rate_limited",
+                    f"Too many requests for {told.run}; try again in {wait:.1f} s.",
+                    retry_after=wait,
+                )
+            )
 
     def _service_for(
         self, request: web.BaseRequest, name: str | None, token: str | None

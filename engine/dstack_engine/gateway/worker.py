@@ -22,6 +22,7 @@ from dstack_engine.gateway.address import GatewayAddress
 from dstack_engine.gateway.app import Front, make_server
 from dstack_engine.gateway.control import Control
 from dstack_engine.gateway.exposition import CONTENT_TYPE, render
+from dstack_engine.gateway.limits import RateLimiter
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.models import Models
 from dstack_engine.gateway.table import Table
@@ -88,8 +89,11 @@ class _Worker:
     async def run(self) -> None:
         self._heed()
         self._control.load()
-        models = Models(self._table, self._ledger)
-        front = Front(self._table, models=models.answer, metrics=self._tell_metrics)
+        limiter = RateLimiter()
+        models = Models(self._table, self._ledger, limiter)
+        front = Front(
+            self._table, models=models.answer, metrics=self._tell_metrics, limiter=limiter
+        )
         doors = make_server(front)
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(doors, sock=self._post.listener)
