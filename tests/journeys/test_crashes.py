@@ -25,8 +25,9 @@ from dstack_engine.reconcilers.containers import home_labels
 from dstack_engine.records.jobs import Job, JobReason
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
+from dstack_engine.spec.parsing import parse_configuration
 from tests.conftest import end_processes_of, remove_containers_of
-from tests.journeys.engines import DOCKER, PROCESS, EngineProcess, jobs_processes, task, until
+from tests.journeys.engines import DOCKER, PROCESS, EngineProcess, jobs_processes, until
 from tests.journeys.witness import Witness, computers_address
 
 #: So many crashes are lived through at once.
@@ -47,6 +48,7 @@ class Story:
     options: str = ""
     #: Whether somebody stops it once it has printed.
     stopped: bool = False
+    type: str = "task"
 
 
 STORIES = {
@@ -84,6 +86,23 @@ STORIES = {
                 (JobReason.DONE_BY_RUNNER, b"attempt 2\n"),
             ],
             options="retry: {on_events: [error], duration: 1h}\n",
+        ),
+        Story(
+            "service",
+            [
+                "trap 'echo saved; exit 0' TERM",
+                "if test $count = 1; then echo so far; exit 3; fi; echo working",
+                "while :; do sleep 0.05; done",
+            ],
+            RunStatus.TERMINATED,
+            RunReason.STOPPED_BY_USER,
+            [
+                (JobReason.CONTAINER_EXITED_WITH_ERROR, b"so far\n"),
+                (JobReason.TERMINATED_BY_USER, b"working\nsaved\n"),
+            ],
+            options="port: 8000\n",
+            stopped=True,
+            type="service",
         ),
     ]
 }
@@ -125,7 +144,8 @@ class Walk:
         """Submit and wait for the end, as a user would: with another engine when one has died."""
         lines = [self.witness.report(name), *self.story.commands]
         commands = "".join(f"- {line!r}\n" for line in lines)
-        text = f"name: {name}\n{self.story.options}commands:\n{commands}"
+        head = f"type: {self.story.type}\nname: {name}\n{self.story.options}"
+        wanted = parse_configuration(f"{head}commands:\n{commands}")
         seen: list[RunView] = []
 
         def ended() -> bool:
@@ -135,7 +155,7 @@ class Walk:
                 if not seen and not any(
                     v.name == name for v in engine.client.runs(everything=True)
                 ):
-                    engine.client.submit(task(text), offers=[self.offer])
+                    engine.client.submit(wanted, offers=[self.offer])  # type: ignore[arg-type]
                 seen[:] = [engine.client.run(name)]
                 if self._is_to_be_stopped(engine, seen[0]):
                     engine.client.stop(name)
@@ -156,13 +176,18 @@ class Walk:
         assert self.witness.count(view.name) == len(story.attempts)
 
     def _check_nothing_is_left(self, engine: EngineProcess, view: RunView) -> None:
-        until(lambda: not jobs_processes(engine.home), "the job's processes to end")
+        until(lambda: not _jobs_processes(engine.home), "the job's processes to end")
         wanted = {job.container for job in view.jobs}
         if self.offer == PROCESS:
             assert {path.name for path in engine.home.jobs.iterdir()} == wanted
         else:
             assert _containers(engine.home) == dict.fromkeys(wanted, "exited")
         assert {path.name for path in engine.home.logs.iterdir()} == wanted
+
+
+def _jobs_processes(home: Home) -> list[str]:
+    """Return the processes of jobs; a gateway lives a while longer than its services."""
+    return [words for words in jobs_processes(home).values() if "dstack_engine.gateway" not in words]
 
 
 def _output(home: Home, job: Job) -> bytes:
