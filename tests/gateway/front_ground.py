@@ -48,7 +48,7 @@ class Ground:
         self._version = itertools.count(1)
         self._jobs = itertools.count(1)
         self._servers: list[asyncio.Server] = []
-        self._runners: list[web.ServerRunner] = []
+        self._factories: dict[int, web.Server[web.BaseRequest]] = {}
 
     async def start(self, front: Front | None = None) -> None:
         """Start the gateway."""
@@ -71,7 +71,17 @@ class Ground:
 
         server = web.Server(handle, access_log=None, **options)
         port = await self._listen(server)
+        self._factories[port] = server
         return PublishedReplica(f"web-0-0/{next(self._jobs)}", "127.0.0.1", port)
+
+    def end_replica(self, replica: PublishedReplica) -> None:
+        """End a replica as a process ends: its door and all its connections at once."""
+        for server in self._servers:
+            if any(s.getsockname()[1] == replica.port for s in server.sockets):
+                server.close()
+        for connection in self._factories[replica.port].connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def raw_replica(self, handler: RawHandler) -> PublishedReplica:
         """Start a replica that does with each connection, whose first head it gets, as it likes."""

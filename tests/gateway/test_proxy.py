@@ -155,8 +155,7 @@ def test_a_refused_connection_goes_to_another_replica_whatever_the_method() -> N
             doomed, well = await g.replica(echo), await g.replica(echo)
             g.publish(doomed, well)
             await g.ready()
-            server = next(s for s in g._servers if s.sockets[0].getsockname()[1] == doomed.port)
-            server.close()
+            g.end_replica(doomed)
             for _ in range(20):
                 async with client.post(g.url(), data=b"once") as answer:
                     assert answer.status == 200

@@ -11,17 +11,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from dstack_engine.gateway import limits
 from dstack_engine.gateway.auth import identify, unauthorized
 from dstack_engine.gateway.limits import RateLimiter
+from dstack_engine.gateway.peers import BodyFault, Patience, watch_for_dead_peer
 from dstack_engine.gateway.proxy import forward
 from dstack_engine.gateway.refusals import refusal
 from dstack_engine.gateway.router import NotHere, Place, place_of
 from dstack_engine.gateway.table import Service, Table
-from dstack_engine.gateway.upstream import watch_for_dead_peer
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ class Front:
             return refusal(404, "service_not_found", f"There is no service {place.run[:100]!r}.")
         if not place.target.startswith("/"):
             return _with_slash(place)
-        return self._refused(request, service, place) or await forward(
-            request, service, place.target, prefix=place.prefix
-        )
+        refused = self._refused(request, service, place)
+        if refused is not None:
+            return refused
+        return await forward(request, service, place.target, prefix=place.prefix)
 
     def _refused(
         self, request: web.BaseRequest, service: Service, place: Place
@@ -90,8 +92,9 @@ class Front:
         path = place.target.partition("?")[0]
         if self._models is not None and (path == "/v1" or path.startswith("/v1/")):
             token = identify(request, self._table)
-            _welcome_body(request)
-            return await self._models(request, token)
+            if request.content.is_eof():
+                return await self._models(request, token)
+            return await self._answer_slowly(self._models, request, token)
         if self._metrics is not None and path == "/metrics":
             return await self._metrics(request)
         return refusal(
@@ -100,6 +103,19 @@ class Front:
             "The gateway has /services/<run>/, /v1 and /metrics here; a service itself is at"
             " http://<run>.localhost and the gateway's port.",
         )
+
+    async def _answer_slowly(
+        self, models: ModelsDoor, request: web.BaseRequest, token: str | None
+    ) -> web.StreamResponse:
+        """Have a request answered whose body is still on its way."""
+        _welcome_body(request)
+        patience = Patience(request)
+        try:
+            return await models(request, token)
+        except BodyFault as fault:
+            return refusal(fault.status, fault.code, str(fault), close=True)
+        finally:
+            patience.end()
 
 
 def _with_slash(place: Place) -> web.Response:
@@ -130,6 +146,17 @@ class _Line(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._first_request.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages and self._current_request is not None:
+            self._tell_reader_of_nonsense(self._current_request.content)
+
+    def _tell_reader_of_nonsense(self, content: StreamReader) -> None:
+        """Tell who reads a body that no more of it comes: what came instead is no HTTP."""
+        broken = not isinstance(self._messages[-1][0], RawRequestMessage)
+        if broken and not content.is_eof() and content.exception() is None:
+            content.set_exception(BodyFault(400, "bad_request", "The body is not valid HTTP."))
 
     def _close_if_silent(self) -> None:
         if not self._request_count:

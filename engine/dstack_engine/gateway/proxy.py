@@ -17,15 +17,13 @@ from dstack_engine.gateway.counts import Visit
 from dstack_engine.gateway.exchange import Exchange, exchange
 from dstack_engine.gateway.headers import BadHead, RequestHead, request_head
 from dstack_engine.gateway.holding import NoReplica
+from dstack_engine.gateway.peers import BodyFault, Patience
 from dstack_engine.gateway.reach import IDEMPOTENT, UNWELL, reach
 from dstack_engine.gateway.refusals import refusal
 from dstack_engine.gateway.relay import Observer, Passed, Relay
 from dstack_engine.gateway.replicas import Replica
 from dstack_engine.gateway.table import Service
 from dstack_engine.gateway.upstream import Connection, Cut, pool
-
-#: How long a client may send nothing of a body that it announced, in seconds.
-BODY_TIME = 60.0
 
 _asks_for_stream = re.compile(rb'(?<!\\)"stream"\s*:\s*true').search
 
@@ -69,8 +67,19 @@ async def forward(
         answer = await passage.take()
         failed = passage.failed
         return answer
+    except (asyncio.CancelledError, ConnectionResetError):
+        failed = False  # the client has gone: no fault of the service
+        raise
     finally:
         visit.close(failed=failed)
+
+
+def _is_over(pump: asyncio.Task[None]) -> bool:
+    """Return whether the whole body has been sent; one that is still on its way is ended."""
+    if not pump.done():
+        pump.cancel()
+        return False
+    return not pump.cancelled() and pump.exception() is None
 
 
 class _Passage:
@@ -148,15 +157,16 @@ class _Passage:
             connection.ask(data + self.body if self.body else data, relay, bodiless=bodiless)
             if self.body is None and not self.head.upgrade:
                 pump = asyncio.ensure_future(self._pump(connection))
-            await self._settled(pump)
+            await (relay.settled() if pump is None else self._settled_upload(pump))
             whole = relay.why is None
             unwell = not whole or relay.status in UNWELL
         except Cut as error:
             relay.why, unwell = error, True
+        except BodyFault as fault:
+            relay.why = fault
         finally:
-            if pump is not None and not pump.done():
+            if pump is not None and not _is_over(pump):
                 whole = False  # answered before the request's end: no next request may follow it
-                pump.cancel()
             stale = used and not connection.answered
             replica.end(failed=unwell and not stale)
             if relay.tunnel is not None:
@@ -167,29 +177,16 @@ class _Passage:
                 connection.abort()
         return relay.why
 
-    async def _settled(self, pump: asyncio.Task[None] | None) -> None:
-        if self.head.upgrade:
-            await self._settled_upgrade()
-        elif pump is None:
-            await self.relay.settled()
-        else:
-            await self._settled_upload(pump)
-
-    async def _settled_upgrade(self) -> None:
-        """Wait for the answer and, if it is a 101, for the end of the tunnel that follows."""
-        await self.relay.settled()
-
     async def _settled_upload(self, pump: asyncio.Task[None]) -> None:
         """Wait for the answer while the body goes up; a body that ends badly ends the answer."""
         answer = asyncio.ensure_future(self.relay.settled())
         try:
             await asyncio.wait((answer, pump), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done() and pump.exception() is not None:
-                # The replica may have answered before it stopped reading: that answer counts.
-                if isinstance(pump.exception(), Cut):
-                    await answer
-                    return
-                raise pump.exception()  # type: ignore[misc]
+            if not answer.done():
+                error = pump.exception()
+                # One who stops reading may have answered before: then that answer counts.
+                if error is not None and not isinstance(error, Cut):
+                    raise error
             await answer
         finally:
             answer.cancel()
@@ -197,13 +194,16 @@ class _Passage:
     async def _pump(self, connection: Connection) -> None:
         """Send the client's body as it comes, no faster than the replica takes it."""
         content = self.request.content
-        while True:
-            data = await asyncio.wait_for(content.readany(), BODY_TIME)
-            if not data:
-                break
-            connection.write(as_chunk(data) if self.head.chunked else data)
-            if connection.full:
-                await connection.drain()
+        patience = Patience(self.request)
+        try:
+            while data := await content.readany():
+                connection.write(as_chunk(data) if self.head.chunked else data)
+                if connection.full:
+                    patience.reading = False
+                    await connection.drain()
+                    patience.reading = True
+        finally:
+            patience.end()
         if self.head.chunked:
             connection.write(LAST_CHUNK)
 
@@ -225,6 +225,9 @@ class _Passage:
             self.failed = relay.status >= 500
             return Passed(keep=relay.keep)
         if not relay.begun:
+            if isinstance(why, BodyFault):
+                self.failed = False
+                return refusal(why.status, why.code, str(why), close=True)
             if isinstance(why, Cut):
                 return refusal(502, "replica_closed", f"{self._whose()} closed the connection.")
             return refusal(502, "bad_answer", f"{self._whose()} gave no valid answer: {why}.")

@@ -149,7 +149,11 @@ class Relay:
                 return
             self._wake = self._loop.create_future()
             if self._stalled:
-                await asyncio.wait_for(self._request.writer.drain(), CLIENT_TIME)
+                too_slow = self._loop.call_later(CLIENT_TIME, self._client.abort)
+                try:
+                    await self._request.writer.drain()
+                finally:
+                    too_slow.cancel()
                 self._stalled = False
                 if self._connection is not None:
                     self._connection.resume()
@@ -197,7 +201,11 @@ class Relay:
             self.begun = True
             self._client.write(pending[0] if len(pending) == 1 else b"".join(pending))
             pending.clear()
-            if not self.done and self._request.protocol.writing_paused:
+            if self._client.is_closing() and self._connection is not None:
+                self._connection.abort()  # nobody reads it any more
+                if not self.done:
+                    self._settle(ConnectionResetError("the client has gone"))
+            elif not self.done and self._request.protocol.writing_paused:
                 self._stall()
 
     def end(self) -> None:

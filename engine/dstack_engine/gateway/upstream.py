@@ -7,13 +7,13 @@ a replica and a client. Used by the proxy alone.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 from dstack_engine.gateway.chunks import BadBody, ChunkScanner
 from dstack_engine.gateway.headers import MOST_HEAD, AnswerHead, BadHead, answer_head
+from dstack_engine.gateway.peers import watch_for_dead_peer
 
 #: How long a connection may take, in seconds.
 CONNECT_TIME = 5.0
@@ -23,9 +23,6 @@ IDLE_TIME = 3.0
 IDLE_TIME_ONCE = 1.0
 #: How many unused connections are kept to one replica.
 MOST_IDLE = 256
-#: Seconds after which a silent connection is asked for a sign of life, between two of these
-#: questions, and how many stay unanswered before it counts as dead.
-KEEPALIVE = (15, 5, 4)
 
 _IDLE, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _TUNNEL, _CLOSED = range(7)
 
@@ -365,19 +362,3 @@ def pool() -> Pool:
     if found is None:
         found = _pools[loop] = Pool(loop)
     return found
-
-
-def watch_for_dead_peer(transport: asyncio.BaseTransport) -> None:
-    """Have the system notice, within about 35 s, that the other computer has gone."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    idle, interval, count = KEEPALIVE
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", idle),
-        ("TCP_KEEPINTVL", interval),
-        ("TCP_KEEPCNT", count),
-    ):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

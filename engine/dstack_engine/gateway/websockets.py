@@ -6,8 +6,11 @@ affair, and a message of any size passes in as little memory as a small one.
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
+from dstack_engine.gateway import peers
 from dstack_engine.gateway.upstream import Connection
 
 
@@ -27,6 +30,7 @@ class Uplink:
         if self._connection.full and not self._paused:
             self._paused = True
             self._protocol.pause_reading()
+            self._look_later()
         return False, b""
 
     def feed_eof(self) -> None:
@@ -38,3 +42,16 @@ class Uplink:
         if self._paused:
             self._paused = False
             self._protocol.resume_reading()
+
+    def _look_later(self) -> None:
+        asyncio.get_running_loop().call_later(peers.LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        """End the tunnel of a client that has gone while nothing was read from it."""
+        if not self._paused:
+            return
+        if peers.has_gone(self._protocol.transport):
+            self._protocol.force_close()
+            self._connection.abort()
+        else:
+            self._look_later()
