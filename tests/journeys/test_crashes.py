@@ -92,6 +92,7 @@ STORIES = {
             [
                 "trap 'echo saved; exit 0' TERM",
                 "if test $count = 1; then echo so far; exit 3; fi; echo working",
+                ": listens nowhere, least of all at $DSTACK_SERVICE_PORT",
                 "while :; do sleep 0.05; done",
             ],
             RunStatus.TERMINATED,
@@ -187,7 +188,9 @@ class Walk:
 
 def _jobs_processes(home: Home) -> list[str]:
     """Return the processes of jobs; a gateway lives a while longer than its services."""
-    return [words for words in jobs_processes(home).values() if "dstack_engine.gateway" not in words]
+    return [
+        words for words in jobs_processes(home).values() if "dstack_engine.gateway" not in words
+    ]
 
 
 def _output(home: Home, job: Job) -> bytes:

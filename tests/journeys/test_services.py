@@ -6,6 +6,7 @@ may be cut.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from dstack_engine.errors import EngineDown, EngineError
 from dstack_engine.home import Home
 from dstack_engine.records.jobs import JobReason, JobStatus
 from dstack_engine.records.offers import OfferId
-from dstack_engine.records.runs import RunStatus
+from dstack_engine.records.runs import RunStatus, RunView
 from dstack_engine.records.updates import ServiceSeen
 from tests.journeys.conftest import ON_BOTH_HOSTS
 from tests.journeys.engines import EngineProcess, processes_of, until
@@ -294,3 +296,63 @@ def _process_of(engine: EngineProcess, job: str) -> int:
         if f"DSTACK_JOB_ID={job}".encode() in environment.split(b"\0") and "replica.py" in words:
             return pid
     raise AssertionError(f"no process of {job}")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(20,), pytest.param(tuple(range(4, 100, 4)), marks=pytest.mark.soak)],
+    ids=["once", "at-many-steps"],
+)
+def test_an_engine_that_dies_while_it_replaces_replicas_loses_no_request(
+    steps: tuple[int, ...], engine: EngineProcess
+) -> None:
+    engine.start()
+    asker = Asker(engine)
+    view = asker.submit(replicas=2)
+    asker.until_ready("web-0-0/1", "web-0-1/1")
+    with Crowd(asker, streams=1, lines=10) as crowd:
+        for number, step in enumerate(steps, 2):
+            engine.kill()
+            engine.start(kill_at=step)
+            _submit_in_spite_of_crashes(asker, str(number))
+            view = _until_replaced(engine, number)
+            crowd.until_answered(20)
+            engine.kill()  # at whichever step it would have died later
+            engine.start()
+    assert crowd.failures == []
+    assert view.run.service is not None
+    assert view.run.service.deployment == len(steps) + 1
+    _end_runs(engine)
+
+
+def _submit_in_spite_of_crashes(asker: Asker, version: str) -> None:
+    def submitted() -> bool:
+        if asker.engine.ended:
+            asker.engine.start()
+        with contextlib.suppress(EngineDown, EngineError):
+            asker.submit(replicas=2, env={"VERSION": version})
+            return True
+        return False
+
+    until(submitted, f"version {version} to be submitted", asker.engine.log_tail)
+
+
+def _until_replaced(engine: EngineProcess, deployment: int) -> RunView:
+    """Return the service once all its replicas are of that configuration."""
+    seen: list[RunView] = []
+
+    def replaced() -> bool:
+        if engine.ended:
+            engine.start()
+        with contextlib.suppress(EngineDown, EngineError):
+            seen[:] = [engine.client.run("web")]
+        return bool(seen) and _is_all_of(seen[0], deployment)
+
+    until(replaced, f"deployment {deployment}", lambda: f"{seen}\n{engine.log_tail()}")
+    return seen[0]
+
+
+def _is_all_of(view: RunView, deployment: int) -> bool:
+    living = [job for job in view.jobs if not job.finished]
+    running = [job for job in living if job.status is JobStatus.RUNNING]
+    return len(living) == len(running) == 2 and {job.deployment for job in living} == {deployment}
