@@ -89,6 +89,15 @@ def test_a_stream_that_tells_its_tokens_all_along_is_counted_once() -> None:
     assert tokens(metered(*chunks, headers=EVENTS)) == (7, 4, 0)
 
 
+def test_a_stream_that_tells_its_prompt_first_and_its_answer_last_is_counted_whole() -> None:
+    """As Anthropic's messages do, which some engines offer beside OpenAI's routes."""
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
+    middle = {"type": "content_block_delta", "delta": {"text": "usage"}}
+    end = {"type": "message_delta", "usage": {"output_tokens": 5}}
+    chunks = [b"data: " + json.dumps(each).encode() + b"\n\n" for each in (start, middle, end)]
+    assert tokens(metered(*chunks, headers=EVENTS)) == (9, 5, 0)
+
+
 def test_a_stream_without_usage_is_uncounted() -> None:
     assert tokens(metered(b'data: {"choices": []}\n\n', headers=EVENTS)) == (0, 0, 1)
 

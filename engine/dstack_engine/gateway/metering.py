@@ -95,6 +95,7 @@ class Meter:
     __slots__ = (
         "_ended",
         "_kept",
+        "_latest",
         "_reads",
         "_size",
         "_started",
@@ -113,6 +114,8 @@ class Meter:
         #: Bytes of the answer that were seen; nothing yet is told by -1.
         self._size = -1
         self._kept = b""
+        #: The latest events that told a usage, of a stream that tells it more than once.
+        self._latest = b""
         self._ended = False
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
@@ -153,7 +156,9 @@ class Meter:
         self._ended = True
         if self._reads == "whole":
             self._find_usage(self._kept)
-        self._kept = b""
+        elif self._latest:
+            self._find_usage(self._latest)
+        self._kept = self._latest = b""
         tally = self._tally
         tally.requests += 1
         tally.seconds += monotonic() - self._started
@@ -176,12 +181,19 @@ class Meter:
         if self._kept:
             data = self._kept + data
         if USAGE in data:
-            self._find_usage(data)
+            self._note_usage(data)
         if data.endswith(b"\n"):
             self._kept = b""
             return
         rest = data[data.rfind(b"\n") + 1 :]
         self._kept = rest if len(rest) <= EVENT_LIMIT else rest[-EVENT_TAIL:]
+
+    def _note_usage(self, data: bytes) -> None:
+        """Count the first usage of a stream now, and keep the events of the latest for its end."""
+        if self.prompt_tokens is None and self.completion_tokens is None:
+            self._find_usage(data)
+        elif _opening(data, data.rfind(USAGE) + len(USAGE)):
+            self._latest = data
 
     def _find_usage(self, data: bytes) -> None:
         """Count the last usage that *data* tells, looking from its end."""
