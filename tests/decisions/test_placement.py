@@ -301,6 +301,15 @@ def test_plain_processes_run_tasks_and_services_only() -> None:
     )
 
 
+def test_several_plain_replicas_with_one_port_between_them_are_remarked() -> None:
+    service = wants("port: 8000\nreplicas: 2", type="service")
+    (remark,) = plan(service, [PROCESS]).offers[0].remarks
+    assert remark.startswith("only one replica at a time can listen on port 8000: ")
+    asks = "[serve $DSTACK_SERVICE_PORT]"
+    service = wants("port: 8000\nreplicas: 2", type="service", commands=asks)
+    assert plan(service, [PROCESS]).offers[0].remarks == ()
+
+
 def test_what_plain_processes_pass_over_is_remarked() -> None:
     found = plan(wants("home_dir: /home/me\nresources: {shm_size: 1GB}"), [PROCESS])
     assert found.offers[0].remarks == (

@@ -13,8 +13,13 @@ from operator import attrgetter
 from typing import Any
 
 from dstack_engine.decisions import gpus, quantities
+from dstack_engine.decisions.scripts import PORT_VARIABLE, finds_its_port
 from dstack_engine.records.offers import Availability, Gpu, HostKind, MachineShape, Offer
-from dstack_engine.spec.configurations import RunConfiguration, effective_spot_policy
+from dstack_engine.spec.configurations import (
+    RunConfiguration,
+    ServiceConfiguration,
+    effective_spot_policy,
+)
 from dstack_engine.spec.resources import Gpu as GpuSpec
 from dstack_engine.spec.resources import IntRange, MemoryRange
 
@@ -400,3 +405,13 @@ def _process_remarks(wanted: RunConfiguration) -> Iterator[str]:
         yield "home_dir is not used: plain processes keep your own home folder"
     if wanted.nvcc:
         yield "nvcc is the one of this computer, if it has one"
+    if isinstance(wanted, ServiceConfiguration) and _shares_a_port(wanted):
+        port = wanted.port.container_port
+        yield (
+            f"only one replica at a time can listen on port {port}: have the program listen on "
+            f"${PORT_VARIABLE}, which is another one for each"
+        )
+
+
+def _shares_a_port(wanted: ServiceConfiguration) -> bool:
+    return wanted.replicas.max > 1 and not finds_its_port(wanted)
