@@ -393,19 +393,32 @@ def held_stream(house: House) -> Iterator[Iterator[str]]:
         yield (line for line in raw.iter_lines() if line)
 
 
-def test_a_server_that_is_not_tgi_is_told_apart(house: House) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<html>", "no JSON"),
+        ("[]", "no JSON object"),
+        ('{"details": 5}', "not TGI's"),
+        ('{"token": "x"}', "not TGI's"),
+        ('{"token": {}, "details": {"input_length": "x"}}', "not TGI's"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_is_not_tgi_is_told_apart(
+    house: House, text: str, says: str, stream: bool
+) -> None:
     app = web.Application()
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(text="<html>", content_type="text/html")
+        return web.Response(text=f"data: {text}\n\n" if stream else text)
 
-    app.router.add_post("/generate", answer)
+    app.router.add_post("/generate_stream" if stream else "/generate", answer)
     house.publish(a_service("zephyr", house.serve(app), model=MODEL))
     with (
         OpenAI(base_url=house.url, api_key=TOKEN, max_retries=0) as client,
-        pytest.raises(openai.InternalServerError, match="no JSON"),
+        pytest.raises(openai.APIError, match=says),
     ):
-        ask(client)
+        list(ask(client, stream=stream))
 
 
 @given(

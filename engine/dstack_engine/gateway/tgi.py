@@ -131,13 +131,20 @@ async def _stream(
         if "error" in event:
             raise _failure(500, json.dumps(event).encode())
         meter.chunk(b"")
-        for chunk in stream.take(event):
+        for chunk in _taken(stream, event):
             await client.send(chunk)
     if not stream.finished:
         raise Failed(502, "replica_closed", "The stream ended before the answer's end.")
     meter.count(stream.prompt_tokens, stream.completion_tokens)
     await client.say(_DONE)
     return await client.ended()
+
+
+def _taken(stream: Stream, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return stream.take(event)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Failed(502, "bad_answer", f"The server's stream is not TGI's: {error}.") from error
 
 
 async def _ask_own_chat(

@@ -204,10 +204,11 @@ def completion_of(
 ) -> dict[str, Any]:
     """Return OpenAI's form of a whole answer of TGI's.
 
-    *prompt_tokens* is what TGI's headers told; its details know better where they tell it.
+    *prompt_tokens* is what TGI's headers told; its details know better where they tell it. What is
+    no answer of TGI's raises `KeyError`, `TypeError`, `ValueError` or `AttributeError`.
     """
     details = answer.get("details") or {}
-    sequences = [{**details, "generated_text": answer.get("generated_text", "")}]
+    sequences = [{**details, "generated_text": answer["generated_text"]}]
     sequences += details.get("best_of_sequences") or []
     prefill = details.get("prefill")
     if prefill:
@@ -224,7 +225,7 @@ def completion_of(
                 "index": index,
                 "message": {
                     "role": "assistant",
-                    "content": without_stop(each.get("generated_text", ""), asked.stops),
+                    "content": without_stop(each["generated_text"], asked.stops),
                 },
                 "logprobs": None,
                 "finish_reason": _FINISHES.get(each.get("finish_reason", ""), "stop"),
