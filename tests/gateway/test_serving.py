@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from dstack_engine.gateway.address import GatewayAddress, find_gateway, take_lock
+from dstack_engine.gateway.state import KeptPublication
 from dstack_engine.home import Home
+from dstack_engine.records.publication import Publication, PublishedService
 from tests.gateway.process_ground import DEADLINE, Gateway, free_port, is_alive, until, workers_of
 from tests.hosts.engines import REPOSITORY
 
@@ -28,8 +30,10 @@ def start(home: Path) -> Iterator[Start]:
     """Starts a gateway's process; what is left of it is ended."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dstack_engine.gateway", "--home", str(home), *arguments]
+    def start(*arguments: str, hurried: str = "") -> subprocess.Popen[bytes]:
+        code = f"from dstack_engine.gateway import __main__, serving; {hurried}; __main__.main()"
+        how = ["-c", code] if hurried else ["-m", "dstack_engine.gateway"]
+        command = [sys.executable, *how, "--home", str(home), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "engine")}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         started.append(process)
@@ -84,6 +88,31 @@ def test_a_killed_workers_place_is_taken_and_connections_wait_for_that(
         assert early.recv(4096).startswith(b"HTTP/1.1 421")
     assert workers_of(address.pid) != [worker]
     assert find_gateway(Home(home)) == address
+
+
+def test_a_worker_that_hangs_is_replaced(home: Path, start: Start) -> None:
+    start("--port", "0", hurried="serving.HANGS_AFTER = 1.0")
+    address = await_gateway(home)
+    (worker,) = workers_of(address.pid)
+    os.kill(worker, signal.SIGSTOP)
+    until(lambda: workers_of(address.pid) not in ([], [worker]))
+    with socket.create_connection(("127.0.0.1", address.port)) as client:
+        client.settimeout(DEADLINE)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: nobody\r\nConnection: close\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 421")
+
+
+def test_a_gateway_whose_engine_and_replicas_are_all_gone_ends_after_a_while(
+    home: Path, start: Start
+) -> None:
+    kept = KeptPublication(Home(home).make().gateway / "publication.json")
+    kept.save(Publication(1, (PublishedService("web", "id-web"),)))
+    process = start(
+        "--port",
+        "0",
+        hurried="from dstack_engine.gateway import worker; worker.FORSAKEN_LIMIT = 0.2",
+    )
+    assert process.wait(DEADLINE) == 0
 
 
 def test_told_to_end_it_ends_with_its_workers_and_lets_go_of_everything(

@@ -33,6 +33,7 @@ from dstack_engine.gateway.address import (
     write_address,
 )
 from dstack_engine.gateway.listening import claim
+from dstack_engine.gateway.pulses import Pulses
 from dstack_engine.gateway.worker import DRAIN_LIMIT, HANDOVER_LIMIT, Post, work
 from dstack_engine.home import Home
 
@@ -51,6 +52,8 @@ TICK = 1.0
 LIVED_LONG = 10.0
 FIRST_REST = 0.05
 LONGEST_REST = 5.0
+#: A worker whose event loop has not turned for so long (s) hangs for good, and is replaced.
+HANGS_AFTER = 30.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -108,11 +111,14 @@ class _Crew:
     #: What the workers are told: SIGTERM, or SIGHUP when another gateway takes over.
     ending: signal.Signals | None = None
     bell: _Bell = field(default_factory=lambda: _Bell())
+    #: When this process last looked around.
+    looked: float = field(default_factory=monotonic)
 
     def work(self) -> None:
         """Keep the workers alive until one ends by itself or a signal comes; then end all."""
         # Whoever holds the reading end sees it closed when this process is gone.
         self.lifeline, self.held = os.pipe()
+        self.pulses = Pulses(self.address.processes)
         self.due = dict.fromkeys(range(self.address.processes), 0.0)
         self.bell.listen(self._stop)
         while self.ending is None:
@@ -133,6 +139,7 @@ class _Crew:
     def _fork(self, number: int) -> None:
         # A worker that has no ears yet keeps what it is told until it has.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self.pulses.beat(number)
         pid = os.fork()
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -155,7 +162,15 @@ class _Crew:
             if other != number:
                 listener.close()
         listener = self.listeners[number]
-        return Post(self.home, self.address, number, listener, self.lifeline, self.idle_limit)
+        return Post(
+            self.home,
+            self.address,
+            number,
+            listener,
+            self.lifeline,
+            self.idle_limit,
+            beat=lambda: self.pulses.beat(number),
+        )
 
     def _wait(self) -> None:
         next_due = min(self.due.values(), default=monotonic() + TICK)
@@ -181,6 +196,7 @@ class _Crew:
         return rest
 
     def _look_around(self) -> None:
+        self._end_what_hangs()
         if not is_home_there(self.home, self.lock):
             logger.info("The home is gone: the gateway ends.")
             self.ending = signal.SIGTERM
@@ -188,6 +204,16 @@ class _Crew:
         with contextlib.suppress(OSError):
             if log.stat().st_size > LOG_SIZE:
                 log.replace(log.with_suffix(".log.1"))
+
+    def _end_what_hangs(self) -> None:
+        looked, self.looked = self.looked, monotonic()
+        if self.looked - looked > TICK + HANGS_AFTER / 2:
+            self.pulses.forgive()  # this process was stopped itself, and so were its workers
+        for pid, (number, _) in self.alive.items():
+            if self.pulses.age(number) > HANGS_AFTER:
+                logger.error("worker %d has done nothing for %.0f s", number, HANGS_AFTER)
+                self.pulses.beat(number)
+                os.kill(pid, signal.SIGKILL)
 
     def _end(self, word: signal.Signals) -> None:
         """Give the port and the lock to whoever comes, and let the workers finish."""

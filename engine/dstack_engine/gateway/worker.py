@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -34,8 +35,11 @@ logger = logging.getLogger(__name__)
 DRAIN_LIMIT = 30.0
 #: The same when another gateway takes over: nobody waits for this one.
 HANDOVER_LIMIT = 600.0
-#: How often it is looked whether a gateway is still of use, in seconds.
-IDLE_LOOK = 0.5
+#: How often a worker looks around: whether the gateway is still of use; in seconds.
+LOOK_EVERY = 0.5
+#: Seconds after which a gateway ends that has services and hears no engine, but has no replica
+#: that is ready: nobody is there to start one, and who waits would wait in vain.
+FORSAKEN_LIMIT = 3600.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Post:
     lifeline: int
     #: Seconds after which a gateway ends that has no services and hears no engine.
     idle_limit: float
+    #: Tells the parent that the event loop turns.
+    beat: Callable[[], None]
 
 
 def work(post: Post) -> int:
@@ -98,11 +104,11 @@ class _Worker:
         loop = asyncio.get_running_loop()
         listening = await loop.create_server(doors, sock=self._post.listener)
         await self._control.start()
-        idle = loop.create_task(self._watch_idleness())
+        looking = loop.create_task(self._look_around())
         logger.info("worker %d serves %d services", self._post.number, len(self._table.services))
 
         await self._ending.wait()
-        idle.cancel()
+        looking.cancel()
         listening.close()
         await self._control.close()
         await self._drain(doors)
@@ -144,17 +150,20 @@ class _Worker:
             await asyncio.sleep(0.05)
         await doors.shutdown(0.0)
 
-    async def _watch_idleness(self) -> None:
-        """End a gateway that nobody needs."""
-        needed_at = monotonic()
-        while self._post.number == 0:
-            if self._table.services or self._control.heard:
-                needed_at = monotonic()
-            elif monotonic() - needed_at >= self._post.idle_limit:
-                logger.info("No services and no engine: the gateway ends.")
+    async def _look_around(self) -> None:
+        """Beat, and end a gateway that is of no use to anybody."""
+        limits = self._post.idle_limit, FORSAKEN_LIMIT
+        useful = monotonic()
+        while True:
+            self._post.beat()
+            if self._control.heard or any(s.replicas.ready for s in self._table.services.values()):
+                useful = monotonic()
+            limit = limits[bool(self._table.services)]
+            if self._post.number == 0 and monotonic() - useful >= limit:
+                logger.info("No engine, and nothing to serve: the gateway ends.")
                 self._end_gateway(signal.SIGTERM)
-                return
-            await asyncio.sleep(min(IDLE_LOOK, self._post.idle_limit))
+                useful = monotonic()
+            await asyncio.sleep(min(LOOK_EVERY, self._post.idle_limit))
 
     async def _tell_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         reports = [self._control.report(), *await self._control.siblings_usage()]
