@@ -215,6 +215,8 @@ class OpenAIServer:
                 {"error": {"message": "too long", "type": "invalid", "code": "context_length"}},
                 status=400,
             )
+        if last["content"] == "never":
+            return await self._never()
         if asked.get("stream"):
             return await self._stream(request, asked)
         message: dict[str, Any] = {"role": "assistant", "content": f"You said {last['content']}"}
@@ -240,6 +242,14 @@ class OpenAIServer:
             },
             headers={"x-request-id": "req-1"},
         )
+
+    async def _never(self) -> web.Response:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
+        raise AssertionError("nobody sets the event")
 
     async def _stream(self, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -260,3 +260,57 @@ def test_a_stream_that_waits_for_a_replica_is_comforted_and_then_answered(
         {"content": "two"},
     ]
     wait_until(lambda: house.usage().errors == 0, "it is no error")
+
+
+def test_an_async_client_is_told_errors_as_a_plain_one_is(house: House) -> None:
+    async def errors() -> list[tuple[int, str | None]]:
+        found = []
+        for key, model in ((TOKEN, "unknown"), ("wrong", "tiny"), (TOKEN, "tiny")):
+            async with AsyncOpenAI(base_url=house.url, api_key=key, max_retries=0) as client:
+                with pytest.raises(openai.APIStatusError) as caught:
+                    await client.chat.completions.create(
+                        model=model, messages=said("fail"), stream=True
+                    )
+                found.append((caught.value.status_code, caught.value.code))
+        return found
+
+    assert asyncio.run(errors()) == [
+        (404, "model_not_found"),
+        (401, "invalid_api_key"),
+        (400, "context_length"),
+    ]
+
+
+def test_a_client_that_waits_no_longer_ends_its_request_at_the_server(
+    house: House, server: OpenAIServer
+) -> None:
+    async def give_up() -> None:
+        async with AsyncOpenAI(base_url=house.url, api_key=TOKEN, max_retries=0) as client:
+            asking = asyncio.create_task(
+                client.chat.completions.create(model="tiny", messages=said("never"))
+            )
+            while not server.seen:
+                await asyncio.sleep(0.005)
+            asking.cancel()
+
+    asyncio.run(give_up())
+    assert server.left.wait(20)
+    assert house.usage().requests == 1
+
+
+def test_a_client_that_leaves_while_it_is_held_frees_its_place(house: House) -> None:
+    house.publish(a_service("tiny"))
+    service = house.table.services["tiny"]
+
+    async def give_up() -> None:
+        async with AsyncOpenAI(base_url=house.url, api_key=TOKEN, max_retries=0) as client:
+            asking = asyncio.create_task(
+                client.chat.completions.create(model="tiny", messages=said("x"))
+            )
+            while not service.holding.held:
+                await asyncio.sleep(0.005)
+            asking.cancel()
+
+    asyncio.run(give_up())
+    wait_until(lambda: service.holding.held == 0, "the place is free")
+    wait_until(lambda: service.counts.under_way == 0, "the visit is closed")
