@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from dstack_engine.gateway.replicas import Replica
 from dstack_engine.records.publication import PublishedReplica, ReplicaState
 from dstack_engine.spec.services import Header, Probe
 from tests.gateway.front_ground import run, until
+from tests.hosts.engines import Engine
 
 #: Quick, and with time enough for a busy computer to close a connection.
 PACE = Pace(first=0.01, longest=0.05, silence=0.3, bare=0.3)
@@ -137,6 +139,34 @@ def test_a_forwarded_port_behind_which_nobody_listens_is_not_ready() -> None:
                 assert replica.state is ReplicaState.PROBING
 
     run(story())
+
+
+@pytest.mark.docker
+def test_a_container_is_ready_when_its_program_listens_and_not_when_docker_does(
+    docker_engine: Engine, busybox_image: str
+) -> None:
+    async def story(port: int) -> None:
+        async with watched(port) as replica:
+            # Docker takes connections for the container already, and closes them.
+            await until(lambda: replica.trouble == "it closes the connection at once")
+            assert replica.state is ReplicaState.PROBING
+            assert container.exec_run(["touch", "/go"]).exit_code == 0
+            await until(is_ready(replica))
+            async with (
+                aiohttp.ClientSession() as client,
+                client.post(f"{replica.base}/nothing", data=b"x") as answer,
+            ):
+                assert answer.status >= 400
+
+    wait = "until [ -e /go ]; do sleep 0.01; done; exec httpd -f -p 8000"
+    container = docker_engine.client.containers.run(
+        busybox_image, ["sh", "-c", wait], ports={"8000/tcp": ("127.0.0.1", 0)}, detach=True
+    )
+    try:
+        container.reload()
+        run(story(int(container.ports["8000/tcp"][0]["HostPort"])))
+    finally:
+        container.remove(force=True)
 
 
 def test_a_busy_program_that_takes_connections_is_ready() -> None:
