@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 
 import aiohttp
 import uvloop
@@ -32,12 +33,13 @@ async def serve(port: int, upstream: int) -> None:
             answer = web.StreamResponse(status=theirs.status, headers=kept)
             answer.content_length = theirs.content_length
             await answer.prepare(request)
-            async for piece in theirs.content.iter_any():
-                await answer.write(piece)
-            await answer.write_eof()
+            with suppress(ConnectionError):  # the client has gone
+                async for piece in theirs.content.iter_any():
+                    await answer.write(piece)
+                await answer.write_eof()
             return answer
 
-    server = web.Server(handle, access_log=None)
+    server = web.Server(handle, access_log=None, handler_cancellation=True)
     await asyncio.get_running_loop().create_server(server, "127.0.0.1", port)
     await asyncio.Event().wait()
 

@@ -43,6 +43,15 @@ class ChunkScanner:
         pieces: list[bytes] = []
         at, end = 0, len(data)
         while at < end and not self.done:
+            if self._phase == _AT_SIZE and not self._line:
+                begin = data.find(b"\n", at, at + MOST_LINE) + 1
+                size = _SIZE.fullmatch(data, at, begin) if begin else None
+                stop = begin + int(size[1], 16) if size else 0
+                if begin < stop and data[stop : stop + 2] == b"\r\n":  # a whole chunk, as mostly
+                    if keep:
+                        pieces.append(data[begin:stop])
+                    at = stop + 2
+                    continue
             if self._phase == _IN_DATA:
                 stop = min(end, at + self._left)
                 if keep:
