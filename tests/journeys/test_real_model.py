@@ -20,7 +20,7 @@ from tests.hosts.engines import REPOSITORY
 from tests.journeys.engines import EngineProcess, until
 from tests.journeys.visitors import PATIENCE, Visitors
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 FACTS: dict[str, str] = json.loads((NOTEBOOKS / "facts.json").read_text())

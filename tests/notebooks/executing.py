@@ -16,7 +16,7 @@ def execute(notebook: Notebook, folder: Path) -> dict[str, str]:
     """Execute all cells in a new kernel; return what each one shows, by its id."""
     client = NotebookClient(
         notebook,
-        timeout=120,
+        timeout=240,
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )

@@ -11,7 +11,7 @@ from dstack_engine.home import Home
 from dstack_engine.tokens import read_token
 from tests.notebooks.executing import execute
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_model_is_trained_served_and_asked(
@@ -36,6 +36,8 @@ def test_a_model_is_trained_served_and_asked(
     assert "A small program on this computer" in cells["chat-on"]
     assert "large" in cells["wrong"]
     assert "tiny" in cells["wrong"]
-    assert "completion" in cells["metrics"]
+    assert 'requests_total{model="tiny",token=' in cells["metrics"]
+    row = cells["usage-run"].splitlines()[1].split()
+    assert row[:5] == ["tiny", "chat", "1", "12", "0"]  # 12 asked, 7 of them together; no error
     assert "terminated" in cells["stopped"]
     assert read_token(Home(home)) not in nbformat.writes(notebook)
