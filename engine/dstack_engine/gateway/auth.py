@@ -65,5 +65,5 @@ def unauthorized(request: web.BaseRequest) -> web.Response:
     else:
         message = "A token is needed: send the header `Authorization: Bearer <token>`."
     return refusal(
-        401, "invalid_api_key", f"{message} `%dstack token` shows yours, in the notebook."
+        401, "invalid_api_key", f"{message} In a terminal, `dstack-jupyter token` prints yours."
     )
