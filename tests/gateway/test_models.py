@@ -249,6 +249,15 @@ def test_bodies_find_no_room_beyond_what_there_is(
     wait_until(lambda: house.models._room._free == 1000, "all room is given back")
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack_engine.gateway.bodies.BODY_TIME", 0.05)
+    house.publish(a_service("a"))
+    answer = ask(house, "POST", "/v1/any", b"{", {**AUTHORIZED, "Content-Length": "100"})
+    assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+
+
 def test_a_service_s_limits_hold_at_both_doors(house: House, server: OpenAIServer) -> None:
     limit = RateLimit(prefix="/v1/", rps=0.02, burst=2)
     house.publish(a_service("a", house.serve(server.app), rate_limits=(limit,)))

@@ -6,6 +6,7 @@ only chooses the way. `models` has one `Room` for all bodies that it holds at a 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from dstack_engine.gateway.multipart import boundary_of, find_fields
 BODY_LIMIT = 64 << 20
 #: What all bodies held at a time may have together, in bytes, in one process.
 ROOM = 512 << 20
+#: How long a client may send nothing of a body that it announced, in seconds.
+BODY_TIME = 60.0
 #: JSON from here on, in bytes, is not parsed but searched for the fields that matter, if it has at
 #: most one quote in so many bytes: pictures, sound, numbers. Of many small texts parsing is faster.
 LARGE = 1 << 20
@@ -64,7 +67,8 @@ class Room:
     async def read(self, request: web.BaseRequest) -> bytes:
         """Return the whole body, for which `give_back` is called later.
 
-        Raises `BodyTooLarge` and `NoRoom` as soon as it is known to be so.
+        Raises `BodyTooLarge` and `NoRoom` as soon as it is known to be so, and
+        `asyncio.TimeoutError` when the client falls silent.
         """
         length = request.content_length
         if length is not None and length > BODY_LIMIT:
@@ -74,7 +78,10 @@ class Room:
             parts: list[bytes] = []
             content = request.content
             while not content.at_eof():
-                part = await content.readany()
+                if content.is_eof():
+                    part = content.read_nowait()  # all is here already
+                else:
+                    part = await asyncio.wait_for(content.readany(), BODY_TIME)
                 parts.append(part)
                 taken += len(part)
                 self._free -= len(part)

@@ -7,6 +7,7 @@ that whatever its engine understands works: unknown fields, tools, pictures, any
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import random
@@ -110,6 +111,10 @@ class Models:
                 f"The body of a request for a model may have {BODY_LIMIT >> 20} MB at most. Ask"
                 " the service by its own name, where bodies are not read.",
                 close=True,
+            ) from None
+        except asyncio.TimeoutError:
+            raise Refused.saying(
+                408, "request_timeout", "The body of the request did not come.", close=True
             ) from None
         except NoRoom:
             raise Refused(
