@@ -164,7 +164,8 @@ def test_a_container_is_ready_when_its_program_listens_and_not_when_docker_does(
     )
     try:
         container.reload()
-        run(story(int(container.ports["8000/tcp"][0]["HostPort"])))
+        (published,) = container.ports["8000/tcp"] or []
+        run(story(int(published["HostPort"])))
     finally:
         container.remove(force=True)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from dstack_engine.records.publication import WINDOWS, Load
 
@@ -23,6 +25,8 @@ _NOTES = 4
 _KEPT = max(WINDOWS) * _NOTES + 2
 #: Requests a second are told over so many seconds.
 RPS_WINDOW = 10
+#: How often percentiles are counted anew, at most; seconds.
+PERCENTILES_EVERY = 0.5
 
 #: Buckets of time: the first ends at 0.1 ms, each is 5 % longer than the one before, and the last
 #: begins beyond half an hour. A percentile is right within 2.5 %.
@@ -79,6 +83,8 @@ class Counts:
         self._under_way_at = array("q", bytes(8 * _KEPT))
         self._area_at = array("d", bytes(8 * _KEPT))
         self._times = Times(clock)
+        self._percentiles: tuple[float | None, float | None] = None, None
+        self._percentiles_until = now
 
     def arrive(self) -> Visit:
         """Count an arrival and return its visit."""
@@ -109,9 +115,16 @@ class Counts:
         since = self._since(RPS_WINDOW, self._advance())
         return (self._arrivals - self._arrivals_at[since]) / RPS_WINDOW
 
-    def percentile(self, share: float) -> float | None:
-        """Return the time to the first byte (s) that *share* of the last minute's kept."""
-        return self._times.percentile(share)
+    def percentiles(self) -> tuple[float | None, float | None]:
+        """Return the times to the first byte (s) that a half and 95 % of the last minute's kept.
+
+        Half a second old at most: reports that come in quick succession do not count them anew.
+        """
+        if self._clock() >= self._percentiles_until:
+            self._percentiles_until = self._clock() + PERCENTILES_EVERY
+            p50, p95 = self._times.percentiles((0.5, 0.95))
+            self._percentiles = p50, p95
+        return self._percentiles
 
     def _load(self, window: int, now: float) -> Load:
         since = self._since(window, now)
@@ -161,18 +174,15 @@ class Times:
             buckets = self._open(number)
         buckets[_bucket(seconds)] += 1
 
-    def percentile(self, share: float) -> float | None:
-        """Return the time (s) that *share* (0 to 1) of them kept; None without any."""
+    def percentiles(self, shares: Sequence[float]) -> list[float | None]:
+        """Return for each share (0 to 1) the time (s) that so many kept; None without any."""
         newest = int(self._clock() / _SLICE)
-        recent = [b for number, b in self._slices.items() if number > newest - _SLICES]
-        totals = [sum(column) for column in zip(*recent, strict=True)]
-        wanted = math.ceil(sum(totals) * share)
-        reached = 0
-        for bucket, count in enumerate(totals):
-            reached += count
-            if count and reached >= wanted:
-                return _middle(bucket)
-        return None
+        recent = [each for number, each in self._slices.items() if number > newest - _SLICES]
+        reached = list(accumulate(map(sum, zip(*recent, strict=True))))
+        if not reached or not reached[-1]:
+            return [None] * len(shares)
+        wanted = [max(math.ceil(reached[-1] * share), 1) for share in shares]
+        return [_middle(bisect_left(reached, each)) for each in wanted]
 
     def _open(self, number: int) -> array[int]:
         for old in [each for each in self._slices if each <= number - _SLICES]:

@@ -102,6 +102,7 @@ class Service:
     def report(self) -> ServiceReport:
         """Return the traffic as it stands."""
         counts, held = self.counts, self.holding.held
+        p50, p95 = counts.percentiles()
         return ServiceReport(
             self.told.run,
             self.told.run_id,
@@ -110,8 +111,8 @@ class Service:
             held=held,
             loads=counts.loads(),
             rps=counts.rps(),
-            p50=counts.percentile(0.5),
-            p95=counts.percentile(0.95),
+            p50=p50,
+            p95=p95,
             requests=counts.requests,
             errors=counts.errors,
         )
