@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterable
 
 from benchmarks import (
+    bench_cold_start,
     bench_engine,
     bench_first_line,
     bench_gateway,
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "logs": bench_logs.measure,
     "placement": bench_placement.measure,
     "gateway": bench_gateway.measure,
+    "cold-start": bench_cold_start.measure,
 }
 
 

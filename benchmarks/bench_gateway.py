@@ -293,7 +293,7 @@ def _large(clients: Side, ours: tuple[int, list[int]], bare: int) -> Iterator[Li
             peak = max(peak, worker.memory_info().rss)
             sleep(0.01)
     clients.end()
-    mine, theirs = medians(lambda: rate(ours[0]), lambda: rate(bare), rounds=ROUNDS // 4)
+    mine, theirs = medians(lambda: rate(ours[0]), lambda: rate(bare))
     yield Line(
         "gateway, 1 GB through it",
         mine,
@@ -324,10 +324,10 @@ def _two(clients: Side) -> Iterator[Line]:
             for core, worker in enumerate(workers):
                 pin([worker], core if spare else 0)
             found = []
-            for _ in range(ROUNDS // 2):
+            for _ in range(ROUNDS):
                 before = _processor_time(workers)
                 answer = clients.ask(
-                    "ask", port, "bench.localhost", path="/small", connections=64, seconds=1.0
+                    "ask", port, "bench.localhost", path="/small", connections=64, seconds=SECONDS
                 )
                 used = _processor_time(workers) - before
                 found.append(answer["rate"] if spare else answer["rate"] * processes / used)
