@@ -74,7 +74,7 @@ http://127.0.0.1:PORT/services/NAME/; the card shows both. Requests need the hea
 
     %%dstack service --name chat -y --wait
     commands:
-      - python serve.py --port 8000
+      - python serve.py --port $DSTACK_SERVICE_PORT
     port: 8000
     model: my-model
     replicas: 0..2

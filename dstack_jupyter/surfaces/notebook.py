@@ -118,7 +118,7 @@ class NotebookSurface:
             table.freeze()
             handle.update(card)  # type: ignore[no-untyped-call]
             card.attach(handle)
-            self._session().watcher().follow(choice.run.last_view, card)
+            self._follow(choice.run.last_view, card, {})
 
         def cancel() -> None:
             choice.run.withdraw("it was cancelled in the table of its cell")
@@ -145,11 +145,14 @@ class NotebookSurface:
         if view.finished and earlier:
             card.freeze()
             return card
+        self._follow(view, card, earlier)
+        return card
+
+    def _follow(self, view: RunView, card: Card, earlier: Earlier) -> None:
         # What replicas that have ended printed is of the past.
         offsets = {job.container: NEVER for job in view.jobs if job.finished and is_service(view)}
         offsets |= {log: frames[-1].next_offset for log, frames in earlier.items() if frames}
         self._session().watcher().follow(view, card, offset=offsets or None)
-        return card
 
     def _card(self, view: RunView) -> Card:
         gateway = Gateway(lambda: self._session().client(start=False))

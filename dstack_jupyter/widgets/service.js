@@ -227,6 +227,7 @@ class ServiceCard {
 
   heard(message) {
     if (message.type === "drawn" && message.log === this.shown) this.drawLines();
+    if (message.type === "samples") this.tick();
     if (message.type === "stop-answer") this.stopping.answered(message);
     this.trial.hear(message);
   }

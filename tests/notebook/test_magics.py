@@ -29,7 +29,7 @@ def complete(shell: InteractiveShell, text: str) -> list[str]:
     """Return what Tab at the end of *text* offers, of our own."""
     with provisionalcompleter():
         found = list(shell.Completer.completions(text, len(text)))
-    kinds = {"verb", "option", "value", "run", "action", "property"}
+    kinds = {"verb", "option", "value", "run", "model", "action", "property"}
     return [one.text for one in found if one.type in kinds]
 
 
@@ -78,6 +78,19 @@ def test_tab_knows_runs_and_never_waits_for_the_engine(
         assert complete(shell, f"%dstack {verb} tr") == ["train"], verb
 
 
+def test_tab_knows_models_and_the_options_of_chat(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "MODELS", Names(lambda: ["tiny", "llama"]))
+    assert complete(shell, "%dstack chat ti") == ["tiny"]
+    assert complete(shell, "%%dstack chat ll") == ["llama"]
+    assert complete(shell, "%dstack chat tiny ll") == []
+    assert complete(shell, "%%dstack cha") == ["chat"]
+    assert complete(shell, "%%dstack chat tiny --sys") == ["--system"]
+    assert complete(shell, "%%dstack chat tiny\nWhat is an im") == []
+    assert complete(shell, "%dstack logs web --rep") == ["--replica"]
+
+
 def test_the_magic_can_be_loaded_by_its_first_use() -> None:
     code = (
         "from IPython.core.interactiveshell import InteractiveShell\n"
@@ -96,7 +109,8 @@ def test_loading_imports_neither_the_engine_nor_widgets_in_the_cells_own_thread(
         "shell = InteractiveShell.instance()\n"
         "threading.Thread.start = lambda self: None\n"
         "shell.run_line_magic('load_ext', 'dstack_jupyter')\n"
-        "heavy = {'pydantic', 'httpx', 'yaml', 'anywidget', 'jupyter_server'} & set(sys.modules)\n"
+        "heavy = {'pydantic', 'httpx', 'yaml', 'anywidget', 'jupyter_server', 'openai'}\n"
+        "heavy &= set(sys.modules)\n"
         "print(sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -16,7 +16,7 @@ from dstack_engine.records.jobs import Job, JobId, JobStatus
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
 from dstack_engine.records.sightings import Usage
-from dstack_engine.records.updates import CaughtUp, LogWritten, RecordChanged, Update
+from dstack_engine.records.updates import CaughtUp, LogWritten, RecordChanged, ServiceSeen, Update
 from dstack_engine.spec.parsing import configuration_from_dict
 from dstack_jupyter.watching import Watcher
 
@@ -60,6 +60,8 @@ class OneRun:
     #: Each stream that was opened.
     streams: queue.Queue[queue.Queue[Update | None]] = field(default_factory=queue.Queue)
     down: bool = False
+    #: What the gateway saw of it last, where it is a service.
+    report: ServiceReport | None = None
 
     def updates(
         self, *, cursor: str | None = None, logs: Sequence[str] = (), reconnect: bool = True
@@ -70,12 +72,15 @@ class OneRun:
         while (update := news.get()) is not None:
             yield update
 
+    def service(self, name: str) -> ServiceReport | None:
+        return self.report
+
     def run(self, name: str) -> RunView:
         if name != self.view.name:
             raise NotFound(name)
         return self.view
 
-    def logs(self, name: str, *, offset: int = 0) -> Iterator[Frame]:
+    def logs(self, name: str, *, offset: int = 0, replica: int = 0) -> Iterator[Frame]:
         return iter([one for one in self.rest if one.offset >= offset])
 
     def next_stream(self) -> queue.Queue[Update | None]:
@@ -89,6 +94,7 @@ class Ear:
         self.statuses: list[str] = []
         self.jobs: list[JobStatus] = []
         self.text = ""
+        self.logs: list[str] = []
         self.reports: list[ServiceReport] = []
         self.over = threading.Event()
 
@@ -97,6 +103,7 @@ class Ear:
         self.jobs += [job.status for job in view.jobs]
 
     def log(self, frames: Sequence[Frame], log: str) -> None:
+        self.logs.append(log)
         self.text += b"".join(one.payload for one in frames).decode()
 
     def progress(self, progress: Progress) -> None: ...
@@ -238,3 +245,44 @@ def test_who_only_waits_asks_for_no_output(engine: OneRun, watcher: Watcher) -> 
     news.put(RecordChanged("6", Event(6, NOON, DONE)))
     assert ear.over.wait(10)
     assert ear.text == ""
+
+
+SERVING = replace(
+    RUN,
+    configuration=configuration_from_dict({"type": "service", "commands": ["x"], "port": 80}),
+)
+SECOND = replace(JOB, id=JobId("fox-0-1/1"), replica=1)
+
+
+def test_a_services_traffic_is_told_as_it_stands_and_as_it_changes(
+    engine: OneRun, watcher: Watcher
+) -> None:
+    engine.view = RunView(SERVING, (JOB, SECOND))
+    engine.report = ServiceReport("fox", SERVING.id, requests=1)
+    ear, late = Ear(), Ear()
+    watcher.follow(engine.view, ear)
+    news = engine.next_stream()
+    news.put(CaughtUp("5"))
+    news.put(ServiceSeen(ServiceReport("fox", "another of that name", requests=99)))
+    news.put(ServiceSeen(ServiceReport("fox", SERVING.id, requests=2)))
+    news.put(LogWritten("5;x=1", "fox", SECOND.container, frame(0, "x")))
+    heard = threading.Event()
+    while ear.text != "x":
+        heard.wait(0.01)
+    watcher.follow(engine.view, late, output=False)
+    news.put(RecordChanged("6", Event(6, NOON, replace(SERVING, status=RunStatus.DONE))))
+    assert ear.over.wait(10)
+    assert [report.requests for report in ear.reports] == [1, 2]
+    assert [report.requests for report in late.reports] == [2], "what was told last"
+    assert ear.logs[0] == SECOND.container
+
+
+def test_what_a_services_replicas_printed_before_is_begun_where_each_was_read_to(
+    engine: OneRun, watcher: Watcher
+) -> None:
+    engine.view = RunView(SERVING, (JOB, SECOND))
+    ear = Ear()
+    watcher.follow(engine.view, ear, offset={JOB.container: 7, SECOND.container: 3})
+    engine.next_stream().put(CaughtUp("5"))
+    engine.next_stream()
+    assert engine.asked[-1] == ("5;fox-0-0-1-abcdef=7;fox-0-1-1-abcdef=3", ("fox",))
