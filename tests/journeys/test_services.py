@@ -192,6 +192,23 @@ def test_a_newer_configuration_replaces_every_replica_and_no_request_fails(
     assert ended == {"web-0-0/1": JobReason.REPLACED, "web-0-1/1": JobReason.REPLACED}
 
 
+def test_two_processes_of_the_gateway_replace_and_drain_together(engine: EngineProcess) -> None:
+    engine.settings.append("gateway: {processes: 2}")
+    engine.start()
+    asker = Asker(engine)
+    asker.submit(replicas=2)
+    asker.until_ready("web-0-0/1", "web-0-1/1")
+    with Crowd(asker, askers=6, streams=4) as crowd:
+        crowd.until_answered(100, streams=2)
+        asker.submit(replicas=1, env={"VERSION": "2"})
+        until(lambda: "2" in crowd.versions, "the newer version to answer")
+        engine.until("web", lambda view: sum(not job.finished for job in view.jobs) == 1)
+        crowd.until_answered(50)
+    assert crowd.failures == []
+    assert len(gateways(engine.home)) >= 2
+    _end_runs(engine)
+
+
 def test_a_scale_down_cuts_no_stream_and_fails_no_request(asker: Asker) -> None:
     asker.submit(replicas=3)
     asker.until_ready("web-0-0/1", "web-0-1/1", "web-0-2/1")
