@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from tests.gateway.process_ground import (
     until,
     workers_of,
 )
+from tests.hosts.engines import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +149,31 @@ def test_a_gateway_that_cannot_start_is_said_why_and_tried_again(
         assert link.trouble is None
     finally:
         link.stop(gateway_too=True)
+
+
+def test_a_gateway_that_does_not_answer_is_said_to_and_forgiven(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 1.5)
+    gateway.publish("web", free_port())
+    (worker,) = workers_of(gateway.pid)
+    os.kill(worker, signal.SIGSTOP)
+    until(lambda: gateway.link.trouble is not None)
+    assert "does not answer; see" in str(gateway.link.trouble)
+    os.kill(worker, signal.SIGCONT)
+    until(lambda: gateway.link.trouble is None)
+    assert gateway.link.report is not None
+
+
+def test_the_engines_side_needs_none_of_the_proxys_libraries() -> None:
+    check = (
+        "import sys, dstack_engine.gateway.link; print({'aiohttp', 'uvloop'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "engine")}
+    done = subprocess.run(
+        [sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
 
 
 def test_told_to_take_the_gateway_along_the_link_ends_it(gateway: Gateway) -> None:

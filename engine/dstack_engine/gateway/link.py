@@ -39,8 +39,10 @@ DEFAULT_PORT = 4180
 START_TIMEOUT = 30.0
 #: How often it is looked whether the gateway lives, while nothing says that it does not; seconds.
 LOOK_EVERY = 1.0
-#: The same while one is awaited.
+#: The same while one is awaited, and how often a worker is tried that does not answer, at first
+#: and at most; seconds.
 AWAIT_EVERY = 0.02
+RETRY_EVERY = 0.5
 #: Pauses before a gateway that could not be started is tried again: at first, and at most; seconds.
 FIRST_REST = 0.5
 LONGEST_REST = 30.0
@@ -82,6 +84,7 @@ class GatewayLink:
         self._address: GatewayAddress | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = 0.0
+        self._heard_at = 0.0
         self._watcher = threading.Thread(target=self._watch, name="gateway", daemon=True)
 
     def start(self) -> None:
@@ -134,9 +137,12 @@ class GatewayLink:
             self._let_go()
             if address is not None:
                 self._take_up(address)
-        if address is not None:
-            return LOOK_EVERY
-        return self._start_if_wanted()
+        if address is None:
+            return self._start_if_wanted()
+        if monotonic() - self._heard_at > ANSWER_TIMEOUT:
+            log = self._home.gateway / "gateway.log"
+            self._complain(f"The gateway (process {address.pid}) does not answer; see {log}.")
+        return LOOK_EVERY
 
     def _suits(self, address: GatewayAddress) -> bool:
         return (address.version, address.asked, address.processes) == (__version__, *self._asked)
@@ -208,6 +214,7 @@ class GatewayLink:
             ]
             publication = self._publication
         self._address, self.port, self.trouble = address, address.port, None
+        self._heard_at = monotonic()
         for listener in self._listeners:
             if publication is not None:
                 listener.tell(publication)
@@ -254,6 +261,10 @@ class GatewayLink:
             if not reports:
                 return
             self.report = merged = merge(reports)
+        self._heard_at = monotonic()
+        if self.trouble is not None:
+            self.trouble = None
+            self._on_change()
         try:
             self._on_report(merged)
         except Exception:
@@ -300,15 +311,17 @@ class _Listener:
     # One thread: what the worker says
 
     def _listen(self) -> None:
+        pause = AWAIT_EVERY
         while not self._closed.is_set():
             try:
                 self._hear_out()
             except (OSError, HTTPException, ValueError) as error:
                 logger.debug("gateway worker %d: %s", self._worker, error)
+            pause = AWAIT_EVERY if self.report else min(pause * 1.5, RETRY_EVERY)
             self.report = None
             if not self._closed.is_set():
                 self._link.lost()
-                self._closed.wait(AWAIT_EVERY)
+                self._closed.wait(pause)
 
     def _hear_out(self) -> None:
         """Read reports until the worker or the link ends."""
@@ -344,7 +357,7 @@ class _Listener:
             if not self._put(publication):
                 with self._news:
                     self._told = False
-                self._closed.wait(AWAIT_EVERY)
+                    self._news.wait(RETRY_EVERY)  # or until the ear hears the worker again
 
     def _put(self, publication: Publication) -> bool:
         """Tell the worker; return whether that need not be done again."""

@@ -13,7 +13,7 @@ from dstack_engine.errors import PortTaken
 #: How many ports after the one asked for are tried.
 NEXT_PORTS = 100
 #: A port of before is waited for so long (s): the gateway that had it may just be letting it go.
-PATIENCE = 1.5
+PATIENCE = 3.0
 _PAUSE = 0.02
 #: Connections that wait to be accepted, of each worker; the kernel may allow fewer.
 BACKLOG = 4096

@@ -24,6 +24,7 @@ from dstack_engine.gateway.app import Front, make_server
 from dstack_engine.gateway.control import Control
 from dstack_engine.gateway.exposition import CONTENT_TYPE, render
 from dstack_engine.gateway.limits import RateLimiter
+from dstack_engine.gateway.listening import BACKLOG
 from dstack_engine.gateway.metering import Ledger
 from dstack_engine.gateway.models import Models
 from dstack_engine.gateway.table import Table
@@ -102,7 +103,7 @@ class _Worker:
         )
         doors = make_server(front)
         loop = asyncio.get_running_loop()
-        listening = await loop.create_server(doors, sock=self._post.listener)
+        listening = await loop.create_server(doors, sock=self._post.listener, backlog=BACKLOG)
         await self._control.start()
         looking = loop.create_task(self._look_around())
         logger.info("worker %d serves %d services", self._post.number, len(self._table.services))
