@@ -18,9 +18,10 @@ import psutil
 
 from dstack_engine import __version__
 from dstack_engine.decisions import placement
+from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.publication import models_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
-from dstack_engine.decisions.services import first_state, refuse_unsupported, renew
+from dstack_engine.decisions.services import first_state
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader

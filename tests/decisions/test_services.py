@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.services import (
     ATTEMPTS_KEPT,
     DRAIN_TIME,
@@ -17,8 +18,6 @@ from dstack_engine.decisions.services import (
     first_state,
     is_being_replaced,
     past_attempts,
-    refuse_unsupported,
-    renew,
     wish_for_replica,
 )
 from dstack_engine.errors import Conflict, Refused

@@ -53,7 +53,8 @@ def until_running(ground: Ground, *jobs: str) -> RunView:
         running = {job.id for job in living(view) if job.status is JobStatus.RUNNING}
         services = ground.gateway.published[-1].services
         told = {one.job for service in services for one in service.replicas}
-        return len(living(view)) == len(jobs) and running == told == set(jobs)
+        alone = len(living(view)) == len(jobs) and running == told == set(jobs)
+        return alone and view.status is RunStatus.RUNNING
 
     return ground.until("fox", run)
 
@@ -61,7 +62,6 @@ def until_running(ground: Ground, *jobs: str) -> RunView:
 def test_a_service_is_published_with_each_replica_that_runs(ground: Ground) -> None:
     submit(ground, replicas=2, auth=False)
     view = until_running(ground, "fox-0-0/1", "fox-0-1/1")
-    assert view.status is RunStatus.RUNNING
     service = published(ground)
     assert (service.run, service.run_id, service.auth) == ("fox", view.run.id, False)
     ports = [job.routes[0].local_port for job in living(view)]

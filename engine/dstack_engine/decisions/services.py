@@ -15,12 +15,11 @@ from datetime import datetime, timedelta
 
 from dstack_engine.decisions.autoscaling import demand_of, scale
 from dstack_engine.decisions.runs import RETRY_WAITS, Advance
-from dstack_engine.errors import Conflict, Refused
 from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus
 from dstack_engine.records.publication import ReplicaReport, ReplicaState, ServiceReport
 from dstack_engine.records.runs import Run, RunReason, RunStatus
 from dstack_engine.records.services import Rest, Retiring, ServiceState
-from dstack_engine.spec.configurations import Runnable, ServiceConfiguration
+from dstack_engine.spec.configurations import ServiceConfiguration
 
 #: A replica that ran so long was well: the pauses after its crashes begin anew.
 RAN_WELL = timedelta(seconds=60)
@@ -56,75 +55,10 @@ _MEANT = frozenset(
 #: The order in which replicas leave: those that have got the least far go first.
 _PROGRESS = {JobStatus.SUBMITTED: 0, JobStatus.PROVISIONING: 1, JobStatus.PULLING: 1}
 
-#: What decides how a replica runs; a change of anything else needs no new replica.
-_OUTSIDE = frozenset(
-    {"name", "replicas", "scaling", "auth", "model", "probes", "rate_limits", "https", "gateway"}
-)
-
 
 def first_state(wanted: ServiceConfiguration) -> ServiceState:
     """Return the state of a service that was submitted now."""
     return ServiceState(desired=wanted.replicas.min)
-
-
-def refuse_unsupported(wanted: Runnable) -> None:
-    """Raise `Refused` for what is understood and planned, but cannot be started yet."""
-    if wanted.type == "dev-environment":
-        raise Refused(
-            "This version runs tasks and services; a dev-environment is understood and planned, "
-            "but cannot be started yet.",
-        )
-    if isinstance(wanted, ServiceConfiguration) and isinstance(wanted.gateway, str):
-        raise Refused(
-            f"There is no gateway {wanted.gateway!r}: services are published by the gateway of "
-            "this computer.",
-            hint="Leave `gateway` out.",
-        )
-
-
-def renew(run: Run, wanted: Run, *, offers_named: bool) -> Run | None:
-    """Return the living service *run* with what *wanted*, a submission of its name, says.
-
-    The same run where nothing differs. Its replicas are replaced only where they would run
-    otherwise. None where *run* is no living service, so that the name is taken or free as ever.
-    Raises `Conflict` while it is being stopped.
-    """
-    before, after = run.configuration, wanted.configuration
-    both = isinstance(before, ServiceConfiguration) and isinstance(after, ServiceConfiguration)
-    if not both or run.finished:
-        return None
-    if _is_stopping(run):
-        raise Conflict(
-            f"Service {run.name!r} is being stopped.", hint="Submit it again when it has ended."
-        )
-    assert isinstance(before, ServiceConfiguration)
-    assert isinstance(after, ServiceConfiguration)
-    offers = wanted.offers if offers_named else run.offers
-    alike = (
-        _runs_alike(before, after)
-        and (run.files, run.environment) == (wanted.files, wanted.environment)
-        and [offer.id for offer in run.offers] == [offer.id for offer in offers]
-    )
-    if alike and before == after:
-        return run
-    state = run.service or first_state(after)
-    if not alike:
-        state = replace(state, deployment=state.deployment + 1, resting=())
-        offers = wanted.offers
-    return replace(
-        run,
-        configuration=after,
-        service=state,
-        offers=offers,
-        files=wanted.files,
-        project=wanted.project,
-        environment=wanted.environment,
-    )
-
-
-def _runs_alike(one: ServiceConfiguration, other: ServiceConfiguration) -> bool:
-    keys = type(one).model_fields.keys() - _OUTSIDE
-    return all(getattr(one, key) == getattr(other, key) for key in keys)
 
 
 def advance_service(
