@@ -96,7 +96,8 @@ async def follow_log(
 ) -> AsyncIterator[bytes]:
     """Yield the output of one job, and of the attempts that follow it, until the run has ended.
 
-    *log* is None for a run that has no job yet; of a service one *replica* is followed.
+    *log* is None for a run that has no job yet; of a service one *replica* is followed, the first
+    that runs if none is named.
     """
     woken, subscription = _listen(engine)
     try:
@@ -110,7 +111,7 @@ async def follow_log(
                 yield b"".join(_line(frame_to_json(frame)) for frame in frames)
             newest = view.job if replica is None else view.newest(replica)
             if newest is not None and newest.container != log:
-                log, offset = newest.container, 0
+                log, offset, replica = newest.container, 0, newest.replica
             elif view.finished:
                 return
             else:

@@ -171,6 +171,29 @@ def test_the_engine_leaves_the_gateway_as_long_as_a_service_lives(asker: Asker) 
     until(lambda: not gateways(engine.home), "the gateway to end")
 
 
+def test_as_many_replicas_are_started_as_the_requests_under_way_ask_for(asker: Asker) -> None:
+    scaling = {"metric": "concurrency", "target": 2, "scale_up_delay": 0}
+    asker.submit(replicas="1..3", scaling=scaling)
+    asker.until_ready("web-0-0/1")
+    with Crowd(asker, askers=1, streams=5) as crowd:
+        asker.until_ready("web-0-0/1", "web-0-1/1", "web-0-2/1")
+        crowd.until_answered(10, streams=5)
+    assert crowd.failures == []
+    view = asker.engine.client.run("web")
+    assert view.run.service is not None
+    assert (view.run.service.scaled_why or "").endswith("requests under way, 2 for each replica")
+
+
+def test_the_log_of_one_replica_is_followed_through_its_attempts(asker: Asker) -> None:
+    asker.submit(replicas=2)
+    asker.until_ready("web-0-0/1", "web-0-1/1")
+    lines = asker.engine.client.logs("web", replica=1, follow=True)
+    assert b"listens" in next(lines).payload
+    os.kill(_process_of(asker.engine, "web-0-1/1"), signal.SIGKILL)
+    assert any(b"listens" in frame.payload for frame in lines)
+    asker.until_ready("web-0-0/1", "web-0-1/2")
+
+
 # --- bad days, under load ------------------------------------------------------------------------
 
 
