@@ -36,7 +36,7 @@ from dstack_jupyter.arguments import surplus_error, variable_name
 from dstack_jupyter.commands.call import Call
 from dstack_jupyter.commands.views import bytes_text, plan_shown
 from dstack_jupyter.interrupts import uninterrupted
-from dstack_jupyter.replicas import is_service
+from dstack_jupyter.replicas import is_service, state_of
 from dstack_jupyter.run import Run
 from dstack_jupyter.surfaces.base import Choice, Shown, Tell
 
@@ -143,10 +143,8 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
     run = Run(call.session)
     if said.out is not None:
         call.surface.assign(variable_name(said.out), run)
-    updates = _updates(client, wanted)
-    submission = Submission(client, wanted, None if said.no_files else project, updates)
-    if said.yes and updates and not said.detach:
-        call.surface.tell(f"Updating {updates}.")
+    updated = _updated(client, wanted)
+    submission = Submission(client, wanted, None if said.no_files else project, updated)
     if said.yes:
         _submit(call, submission, run)
     else:
@@ -156,26 +154,32 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
     return run
 
 
-def _updates(client: Client, wanted: Runnable) -> str | None:
-    """Return what is updated by *wanted*, in words; None where it starts something new."""
+def _updated(client: Client, wanted: Runnable) -> RunView | None:
+    """Return the service that *wanted* updates; None where it starts something new."""
     if not isinstance(wanted, ServiceConfiguration) or wanted.name is None:
         return None
     try:
         view = client.run(wanted.name)
     except NotFound:
         return None
-    if view.finished or not is_service(view):
-        return None
-    return f"the running service {view.name}: one replica at a time"
+    return None if view.finished or not is_service(view) else view
 
 
 def _submit(call: Call, submission: Submission, run: Run) -> None:
     try:
         with call.surface.progress() as tell:
             run.bind(submission.send((), tell))
+        if submission.updated is not None and not call.arguments.detach:
+            call.surface.tell(_update_text(submission.updated, run.last_view))
     except NoOffers:
         _show_plan(call, submission.client.plan(submission.configuration))
         raise
+
+
+def _update_text(before: RunView, after: RunView) -> str:
+    if state_of(before).deployment == state_of(after).deployment:
+        return f"The running service {after.name} stays as it is: its configuration is the same."
+    return f"Updating the running service {after.name}: one replica at a time."
 
 
 def _choose(call: Call, submission: Submission, run: Run) -> None:
@@ -183,8 +187,9 @@ def _choose(call: Call, submission: Submission, run: Run) -> None:
     if not plan.offers:
         _show_plan(call, plan)
         raise NoOffers("Nothing was started: no offer fits what this asks; the table says why.")
-    if submission.updates is not None:
-        plan = replace(plan, remarks=(f"updates {submission.updates}", *plan.remarks))
+    if submission.updated is not None:
+        remark = f"updates the running service {submission.updated.name}: one replica at a time"
+        plan = replace(plan, remarks=(remark, *plan.remarks))
     call.surface.choose(Choice(plan, submission.send, submission.title, run))
 
 
@@ -235,8 +240,8 @@ class Submission:
     configuration: Runnable
     #: The folder whose files go along; None for none.
     project: Path | None
-    #: What is updated by it, in words; None where it starts something new.
-    updates: str | None = None
+    #: The running service that it updates; None where it starts something new.
+    updated: RunView | None = None
 
     @property
     def title(self) -> str:

@@ -109,9 +109,8 @@ def service_text(
     lines = [f"{name}  {standing.word}  {_clock(view, now)}"]
     lines += [f"  {plain(sentence)}" for sentence in _sentences(view, standing)]
     lines += [f"  {label}: {address}" for label, address in addresses_of(view, gateway)]
-    lines += [
-        f"  {traffic}" for traffic in (traffic_text(report),) if traffic and not view.finished
-    ]
+    if traffic := traffic_text(report, over=view.finished):
+        lines.append(f"  {traffic}")
     if rows := replicas_of(view, report):
         table = _replicas(rows, now).text()
         lines += ["", *(f"  {line}" for line in table.splitlines())]
@@ -143,7 +142,7 @@ def service_html(
         tag("div", muted(f"{label}: ") + (link(address) if label == "address" else escape(address)))
         for label, address in addresses_of(view, gateway)
     ]
-    if (traffic := traffic_text(report)) and not view.finished:
+    if traffic := traffic_text(report, over=view.finished):
         parts.append(tag("div", escape(traffic), "font-variant-numeric:tabular-nums"))
     if rows := replicas_of(view, report):
         parts.append(_replicas(rows, now).html("Replicas"))
@@ -184,10 +183,18 @@ def needs_token(view: RunView) -> bool:
     return bool(getattr(view.run.configuration, "auth", True))
 
 
-def traffic_text(report: ServiceReport | None) -> str:
-    """Return the service's traffic in a line; empty while nothing is known of it."""
+def traffic_text(report: ServiceReport | None, *, over: bool = False) -> str:
+    """Return the service's traffic in a line, its sums alone once it is *over*.
+
+    Empty while nothing is known of it.
+    """
     if report is None:
         return ""
+    sums = [counted(report.requests, "request")]
+    if report.errors:
+        sums.append(counted(report.errors, "error"))
+    if over:
+        return f"It was sent {' · '.join(sums)}."
     parts = [f"{rate_text(report.rps)} requests/s"]
     if report.p50 is not None:
         parts.append(f"p50 {seconds_text(report.p50)}")
@@ -196,10 +203,7 @@ def traffic_text(report: ServiceReport | None) -> str:
     parts.append(f"{report.in_flight:,} in flight")
     if report.held:
         parts.append(f"{report.held:,} held for a replica")
-    parts.append(counted(report.requests, "request"))
-    if report.errors:
-        parts.append(counted(report.errors, "error"))
-    return " · ".join(parts)
+    return " · ".join([*parts, *sums])
 
 
 def rate_text(rate: float) -> str:

@@ -81,6 +81,7 @@ def test_a_web_service_is_chosen_opened_tried_and_stopped(
     picture(page, "service-light")
     use_theme(page, "JupyterLab Dark")
     expect(live).to_have_attribute("data-theme", "dark")
+    expect(page.locator("#jupyterlab-splash")).to_have_count(0)
     picture(page, "service-dark")
 
     notebook.run(2, wait=False)  # the kernel is busy from here on

@@ -143,6 +143,8 @@ def test_a_second_cell_of_that_name_updates_the_service(notebook: Notebook) -> N
     assert cell.status == "ok", cell.error_text
     assert cell.stdout == "Updating the running service web: one replica at a time.\n"
     assert notebook.run(f"{ASK}\nask(web)").text == "b'two\\n'"
+    again = notebook.run(f"{SERVICE} -n web -y --wait{pages('two')}")
+    assert "stays as it is" in again.stdout
 
 
 def test_a_sleeping_service_counts_as_ready_and_wakes_at_the_first_request(

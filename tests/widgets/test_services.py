@@ -131,8 +131,8 @@ def test_a_pause_is_counted_down_and_a_stopped_service_says_who_stopped_it() -> 
     view = a_service(a_replica(0, JobStatus.FAILED), state=ServiceState(desired=1, resting=(REST,)))
     assert "exit code 1; starts again in 8s" in service_text(view, NOON, SILENT, PLACE)
     ended = a_service(a_replica(0, JobStatus.TERMINATED), status=RunStatus.TERMINATED)
-    text = service_text(ended, NOON, None, PLACE)
-    assert "chat was stopped by its user." in text
+    text = service_text(ended, NOON, a_report(), PLACE)
+    assert "chat was stopped by its user.\n  It was sent 1,204 requests · 2 errors." in text
     assert "localhost" not in text
 
 
