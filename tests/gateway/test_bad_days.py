@@ -158,6 +158,23 @@ def test_no_request_is_lost_while_replicas_are_replaced_one_by_one(gateway: Gate
         assert all(each.requests for each in new)
 
 
+def test_what_is_asked_of_a_dead_replica_waits_for_its_successor(gateway: Gateway) -> None:
+    with contextlib.ExitStack() as running:
+        dying = running.enter_context(replica())
+        gateway.publish("web", dying.port)
+        gateway.await_ready("web")
+        traffic = Traffic(gateway.port, "/services/web/")
+        with traffic.from_clients(6):
+            for _ in range(4):
+                traffic.await_more()
+                dying.die()
+                until(lambda: gateway.report.services[0].held == 6)
+                dying = running.enter_context(replica())
+                gateway.publish("web", dying.port)
+            traffic.await_more()
+        assert set(traffic.outcomes) == {200}
+
+
 def test_a_killed_gateway_is_back_under_load_and_then_loses_nothing(gateway: Gateway) -> None:
     with replica() as web:
         gateway.publish("web", web.port)

@@ -105,14 +105,16 @@ class GatewayLink:
 
     def stop(self, *, gateway_too: bool = False) -> None:
         """End the link. The gateway goes on, unless *gateway_too*: then it ends as well."""
-        address = self._address or find_gateway(self._home)
         self._stopped.set()
         self._wake.set()
         if self._watcher.is_alive():
             self._watcher.join(5)
         self._let_go()
-        if gateway_too and address is not None:
+        address = find_gateway(self._home) if gateway_too else None
+        if address is not None:
             self._end_gateway(address)
+        elif gateway_too and self._child is not None and self._child.poll() is None:
+            self._child.terminate()  # it was just being started
 
     # The watcher's thread
 

@@ -127,10 +127,16 @@ class _Passage:
     async def take(self) -> web.StreamResponse:
         """Ask replicas until one answers; return what was answered, or a refusal."""
         avoid: list[Replica] = []
-        for _ in range(2):
+        tried = fresh = False
+        while True:
             try:
                 replica, connection = await reach(
-                    self.service, self.visit, avoid, self._on_wait, repeatable=self.repeatable
+                    self.service,
+                    self.visit,
+                    avoid,
+                    self._on_wait,
+                    repeatable=self.repeatable,
+                    fresh=fresh,
                 )
             except NoReplica as refused:
                 return self._refused(503, "no_replica", refused.message, refused.retry_after)
@@ -138,11 +144,12 @@ class _Passage:
                 return self._refused(502, "replica_unreachable", str(error))
             used = connection.used
             why = await self._ask(replica, connection)
-            if why is None or self.relay.begun or not self.repeatable:
-                break
+            if why is None or self.relay.begun or not self.repeatable or tried:
+                return self._answered(why)
+            fresh = True
             if not used:
+                tried = True
                 avoid.append(replica)
-        return self._answered(why)
 
     async def _ask(self, replica: Replica, connection: Connection) -> Exception | None:
         """Send the request and pass the answer on; return why that failed, or None."""

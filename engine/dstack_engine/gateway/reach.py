@@ -26,10 +26,13 @@ async def reach(
     on_wait: OnWait | None = None,
     *,
     repeatable: bool,
+    fresh: bool = False,
 ) -> tuple[Replica, Connection]:
     """Return a replica that has begun a request, and a connection to it.
 
     One that cannot be connected to is added to *avoid* and another is taken: nothing was sent yet.
+    *fresh* asks for a new connection: one that was kept has just been found closed, and the others
+    that are kept are likely to be closed as well.
     Raises `NoReplica`, or `OSError` when several refused.
     """
     connections = pool()
@@ -40,7 +43,7 @@ async def reach(
             replica = await service.hold(visit, avoid=avoid, on_wait=on_wait)
         replica.begin()
         address = (replica.host, replica.port)
-        connection = connections.take(address, repeatable=repeatable)
+        connection = None if fresh else connections.take(address, repeatable=repeatable)
         if connection is not None:
             return replica, connection
         try:
