@@ -94,6 +94,57 @@ def test_a_client_that_vanishes_while_nothing_is_read_from_it_is_missed(
     run(story())
 
 
+def test_who_meets_a_dead_replica_waits_for_its_successor() -> None:
+    async def story() -> None:
+        async with ground() as g, g.client() as client:
+            dead = await g.replica(swallow)
+            service = g.publish(dead)
+            await g.ready()
+            g.end_replica(dead)
+            asking = asyncio.ensure_future(client.post(g.url(), data=b"four"))
+            await until(lambda: service.report().held == 1)
+            g.publish(await g.replica(swallow))
+            answer = await asking
+            assert (answer.status, await answer.text()) == (200, "4")
+
+    run(story())
+
+
+def test_a_replica_cannot_turn_a_request_into_a_tunnel() -> None:
+    async def tunnelling(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+
+    async def story() -> None:
+        async with ground() as g:
+            g.publish(await g.raw_replica(tunnelling))
+            status, body = await g.get()
+            assert (status, b"bad_answer" in body) == (502, True)
+
+    run(story())
+
+
+def test_a_flood_of_interim_answers_does_no_harm() -> None:
+    async def flooding(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 5000)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        await reader.read()
+
+    async def story() -> None:
+        async with ground() as g:
+            g.publish(await g.raw_replica(flooding))
+            raw = await g.send(b"GET / HTTP/1.0\r\nHost: web.localhost\r\n\r\n")
+            assert raw.startswith(b"HTTP/1.1 200 OK")
+
+    run(story())
+
+
 def test_a_replica_that_accepts_and_never_answers_holds_up_nobody_else() -> None:
     async def silent(
         head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

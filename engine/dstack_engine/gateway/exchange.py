@@ -70,6 +70,8 @@ class Exchange:
 
     def head(self, head: AnswerHead) -> None:
         """Take the head."""
+        if head.status == 101:
+            raise BadHead("an upgrade that nobody asked for")
         self._visit.first_byte()
         self.headers = CIMultiDictProxy(CIMultiDict(head.pairs()))
         self.status = head.status

@@ -120,7 +120,14 @@ class _Passage:
             body = request.content.read_nowait()  # small, and here already
         self.body = body
         self.repeatable = request.method in IDEMPOTENT and body is not None
-        self.relay = Relay(request, visit, observer=observer, prefix=prefix, host=head.host)
+        self.relay = Relay(
+            request,
+            visit,
+            observer=observer,
+            prefix=prefix,
+            host=head.host,
+            upgrades=head.upgrade,
+        )
         self.failed = True
         self.stream: bool | None = None
 
@@ -140,6 +147,8 @@ class _Passage:
                 )
             except NoReplica as refused:
                 return self._refused(503, "no_replica", refused.message, refused.retry_after)
+            except TimeoutError as error:
+                return self._refused(504, "replica_unreachable", str(error))
             except OSError as error:
                 return self._refused(502, "replica_unreachable", str(error))
             used = connection.used

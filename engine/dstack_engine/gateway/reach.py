@@ -33,7 +33,7 @@ async def reach(
     One that cannot be connected to is added to *avoid* and another is taken: nothing was sent yet.
     *fresh* asks for a new connection: one that was kept has just been found closed, and the others
     that are kept are likely to be closed as well.
-    Raises `NoReplica`, or `OSError` when several refused.
+    Raises `NoReplica`, or `OSError` when several refused (`TimeoutError` if they took too long).
     """
     connections = pool()
     why: OSError | None = None
@@ -55,4 +55,5 @@ async def reach(
         except BaseException:
             replica.end(failed=False)
             raise
-    raise OSError(f"No replica of {service.told.run} could be connected to: {why}.")
+    kind = TimeoutError if isinstance(why, TimeoutError) else OSError
+    raise kind(f"No replica of {service.told.run} could be connected to: {why}.")

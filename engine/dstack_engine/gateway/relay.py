@@ -16,7 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from dstack_engine.gateway.chunks import LAST_CHUNK, as_chunk
 from dstack_engine.gateway.counts import Visit
-from dstack_engine.gateway.headers import BODILESS, AnswerHead, moved_under
+from dstack_engine.gateway.headers import BODILESS, AnswerHead, BadHead, moved_under
 from dstack_engine.gateway.refusals import error_body
 from dstack_engine.gateway.upstream import Connection
 from dstack_engine.gateway.websockets import Uplink
@@ -77,6 +77,7 @@ class Relay:
         "_request",
         "_stalled",
         "_told",
+        "_upgrades",
         "_visit",
         "_wake",
         "begun",
@@ -96,6 +97,7 @@ class Relay:
         observer: Observer | None = None,
         prefix: str = "",
         host: bytes = b"",
+        upgrades: bool = False,
     ) -> None:
         client = request.transport
         if client is None:
@@ -106,6 +108,7 @@ class Relay:
         self._observer = observer
         self._prefix = prefix
         self._host = host
+        self._upgrades = upgrades
         self._modern = request.version >= HttpVersion11
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.Future[None] = self._loop.create_future()
@@ -166,6 +169,8 @@ class Relay:
 
     def head(self, head: AnswerHead) -> None:
         """Take the answer's head; it is sent with the first bytes of its body."""
+        if head.status == 101 and not self._upgrades:
+            raise BadHead("an upgrade that nobody asked for")
         self.status = head.status
         self._visit.first_byte()
         if self._observer is not None:
@@ -203,8 +208,7 @@ class Relay:
             pending.clear()
             if self._client.is_closing() and self._connection is not None:
                 self._connection.abort()  # nobody reads it any more
-                if not self.done:
-                    self._settle(ConnectionResetError("the client has gone"))
+                self._settle(ConnectionResetError("the client has gone"))
             elif not self.done and self._request.protocol.writing_paused:
                 self._stall()
 
@@ -245,6 +249,8 @@ class Relay:
 
     def _settle(self, why: Exception | None) -> None:
         self.flush()
+        if self.done:
+            return  # the client was found gone with these last bytes
         self.done = True
         self.why = why
         if self._observer is not None and (why is None or self.begun):

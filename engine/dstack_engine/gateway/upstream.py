@@ -173,7 +173,12 @@ class Connection(asyncio.Protocol):
             receiver.flush()
 
     def _take_head(self, data: bytes, receiver: Receiver) -> bytes:
-        """Take a head if it is whole; return what follows it."""
+        """Take a head if it is whole, and the 1xx before it; return what follows."""
+        while self._state == _HEAD and data:
+            data = self._take_one_head(data, receiver)
+        return data
+
+    def _take_one_head(self, data: bytes, receiver: Receiver) -> bytes:
         if self._buffer:
             data = self._buffer + data
         end = data.find(b"\r\n\r\n")
@@ -191,7 +196,6 @@ class Connection(asyncio.Protocol):
             receiver.head(head)
         elif head.status < 200:
             receiver.interim(head)
-            return self._take_head(rest, receiver) if rest else b""
         else:
             self.reusable = head.keep_alive
             self._begin_body(head)
@@ -315,7 +319,7 @@ class Pool:
         try:
             await asyncio.wait((made,), timeout=CONNECT_TIME)  # unlike `wait_for`, never deaf
             if not made.done():
-                raise OSError(f"no connection within {CONNECT_TIME:.0f} s")
+                raise TimeoutError(f"no connection within {CONNECT_TIME:.0f} s")
             return made.result()[1]
         finally:
             made.cancel()
