@@ -48,7 +48,7 @@ from dstack_jupyter.rendering.steps import (
     status_word,
     steps_of,
 )
-from dstack_jupyter.replicas import is_service, standing_of
+from dstack_jupyter.replicas import ServiceWord, is_service, standing_of
 from dstack_jupyter.terminal import LogScreen
 
 #: Lines of output that a card keeps when it is frozen.
@@ -172,19 +172,23 @@ def _table(views: Sequence[RunView], now: datetime, traffic: Traffic | None) -> 
     if any(is_service(view) for view in views):
         headings = (*headings[:2], "replicas", "address", *headings[2:])
         rows = [
-            (*row[:2], *_service_cells(view, traffic or Traffic()), *row[2:])
+            _with_service(row, view, traffic or Traffic())
             for row, view in zip(rows, views, strict=True)
         ]
     return Table(headings, rows, frozenset({"price", "cost"}))
 
 
-def _service_cells(view: RunView, traffic: Traffic) -> tuple[str, str]:
+def _with_service(row: tuple[str, ...], view: RunView, traffic: Traffic) -> tuple[str, ...]:
+    """Return the row with replicas and address, and as its reason how the service stands."""
+    *before, reason = row
     if not is_service(view) or view.finished:
-        return "-", "-"
+        return (*before[:2], "-", "-", *before[2:], reason)
     standing = standing_of(view, traffic.reports.get(view.run.id))
-    port = traffic.gateway.port
-    address = traffic.gateway.url_of(view.name) if port is not None else "-"
-    return f"{standing.ready}/{standing.desired}", address
+    if standing.word != ServiceWord.READY:
+        reason = f"{standing.word}: {standing.sentence}" if standing.sentence else standing.word
+    address = "-" if traffic.gateway.port is None else traffic.gateway.url_of(view.name)
+    replicas = f"{standing.ready}/{standing.desired}"
+    return (*before[:2], replicas, address, *before[2:], reason)
 
 
 def _row(view: RunView, now: datetime) -> tuple[str, ...]:

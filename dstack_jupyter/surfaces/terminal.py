@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ NEVER = 1 << 62
 #: Progress is told of what takes longer than this, in seconds.
 PATIENCE = 1.0
 _BAR = 24
+_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class TerminalSurface:
@@ -123,24 +125,27 @@ class TerminalSurface:
 
     def rejoin(self, run: Run, *, earlier: Earlier) -> None:
         """Write the end of its output, and go on until it has ended."""
-        for frames in earlier.values():
+        labels = Labels(run.last_view)
+        for log, frames in earlier.items():
             for frame in frames:
-                self.output(frame.stream, frame.payload)
+                self.output(frame.stream, labels.put(log, frame.payload))
         offsets = {job.container: NEVER for job in run.last_view.jobs if job.finished}
         offsets |= {log: frames[-1].next_offset for log, frames in earlier.items() if frames}
-        self._follow(run, Waiting(), offsets or None)
+        self._follow(run, Waiting(), labels, offsets)
 
     def stay(self, run: Run, *, waiting: Waiting | None = None) -> None:
         """Write the run's output and states as they come, until it has ended."""
-        self._follow(run, waiting or Waiting(), None)
+        self._follow(run, waiting or Waiting(), Labels(run.last_view), {})
 
-    def _follow(self, run: Run, waiting: Waiting, offset: Mapping[str, int] | None) -> None:
+    def _follow(
+        self, run: Run, waiting: Waiting, labels: Labels, offsets: Mapping[str, int]
+    ) -> None:
         told = _Told(waiting)
         watcher = self._session().watcher()
-        watcher.follow(run.view, told, offset=offset)
+        watcher.follow(run.view, told, offset=offsets or None)
         try:
             with self.progress() as tell:
-                self._tell_all(run, told, tell)
+                self._tell_all(run, told, labels, tell)
         except KeyboardInterrupt:
             raise detached(self.program, run.name) from None
         finally:
@@ -182,7 +187,7 @@ class TerminalSurface:
         sys.stderr.write(sentence + "\n")
         sys.stderr.flush()
 
-    def _tell_all(self, run: Run, told: _Told, tell: Tell) -> None:
+    def _tell_all(self, run: Run, told: _Told, labels: Labels, tell: Tell) -> None:
         story = _Story(lambda: self._session().client(start=False).gateway())
         while (news := told.news.get()) is not None:
             match news:
@@ -195,9 +200,9 @@ class TerminalSurface:
                     for line in story.go_on(run.last_view, news):
                         tell("", None)
                         self.tell(line)
-                case Frame():
+                case _Printed(log, frame):
                     tell("", None)
-                    self.output(news.stream, news.payload)
+                    self.output(frame.stream, labels.put(log, frame.payload))
                 case Progress():
                     tell(f"{news.step} {news.text}".strip(), news.fraction)
 
@@ -257,7 +262,41 @@ class _Story:
                     yield f"{view.name}: {label}: {address}"
 
 
-_News = RunView | ServiceReport | Frame | Progress | None
+@dataclass(frozen=True)
+class _Printed:
+    """A piece of output, and the name of the log that it is from."""
+
+    log: str
+    frame: Frame
+
+
+class Labels:
+    """Says in front of each line which replica it is from, where a service may have several."""
+
+    def __init__(self, view: RunView) -> None:
+        replicas = getattr(view.run.configuration, "replicas", None)
+        self._wanted = is_service(view) and replicas is not None and replicas.max > 1
+        self._name = f"{view.name}-0-"
+        self._last = ""
+        self._open = False  # the last line has no end yet
+
+    def put(self, log: str, payload: bytes) -> bytes:
+        """Return *payload* with its labels; a line that another replica left open is ended."""
+        if not self._wanted:
+            return payload
+        label = f"[{log.removeprefix(self._name).split('-')[0]}] ".encode()
+        written = []
+        if self._open and self._last != log:
+            written.append(b"\n")
+            self._open = False
+        self._last = log
+        for piece in _LINES.findall(payload):
+            written.append(piece if self._open else label + piece)
+            self._open = not piece.endswith(b"\n")
+        return b"".join(written)
+
+
+_News = RunView | ServiceReport | _Printed | Progress | None
 
 
 class _Told:
@@ -288,7 +327,7 @@ class _Told:
 
     def log(self, frames: Sequence[Frame], log: str) -> None:
         for frame in frames:
-            self._put(frame)
+            self._put(_Printed(log, frame))
 
     def progress(self, progress: Progress) -> None:
         self._put(progress)

@@ -23,6 +23,7 @@ from dstack_jupyter.rendering.services import (
     traffic_text,
 )
 from dstack_jupyter.replicas import does_not_start, is_up, replicas_of, standing_of
+from dstack_jupyter.surfaces.terminal import Labels
 from tests.widgets.samples import MODEL, NOON, a_replica, a_report, a_run, a_service
 from tests.widgets.test_rendering import EVIL, Balanced
 
@@ -154,6 +155,7 @@ def test_the_list_of_runs_shows_services_with_address_and_replicas() -> None:
     heading, service, task = runs_text([a_service(), a_run()], NOON, traffic).splitlines()
     assert heading.split()[:4] == ["NAME", "STATUS", "REPLICAS", "ADDRESS"]
     assert service.split()[:5] == ["chat", "▶", "running", "1/3", "http://chat.localhost:4180/"]
+    assert service.endswith("starting: 1 of 3 replicas are ready")
     assert task.split()[3:5] == ["-", "-"]
     assert "ADDRESS" not in runs_text([a_run()], NOON)
 
@@ -180,3 +182,12 @@ def test_short_times_have_the_digits_that_say_something(seconds: float, text: st
 
 def test_nothing_is_said_of_traffic_that_is_not_known() -> None:
     assert traffic_text(None) == ""
+
+
+def test_a_terminal_says_of_each_line_which_replica_it_is_from() -> None:
+    labels = Labels(a_service())
+    pieces = [(1, b"one\ntw"), (1, b"o\n"), (2, b"open"), (0, b"\nlast\n")]
+    written = b"".join(labels.put(a_replica(at).container, text) for at, text in pieces)
+    assert written == b"[1] one\n[1] two\n[2] open\n[0] \n[0] last\n"
+    alone = Labels(a_service(text=MODEL.replace("replicas: 3", "replicas: 1")))
+    assert alone.put(a_replica(0).container, b"as it is\n") == b"as it is\n"
