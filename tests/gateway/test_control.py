@@ -128,6 +128,16 @@ def test_something_older_is_refused_unless_it_names_what_it_replaces(home: Path)
     run(story())
 
 
+def test_a_new_engine_that_numbers_as_the_last_one_did_is_heard(home: Path) -> None:
+    async def story() -> None:
+        async with worker(home) as w:
+            await w.publish(Publication(1, (WEB,)))
+            assert await w.publish(Publication(1, (replace(WEB, run="other"),))) == (200, 1)
+            assert set(w.table.services) == {"other"}
+
+    run(story())
+
+
 def test_what_is_no_publication_is_refused_and_changes_nothing(home: Path) -> None:
     async def story() -> None:
         async with worker(home) as w:

@@ -29,7 +29,7 @@ from dstack_engine.gateway.messages import (
 from dstack_engine.gateway.state import KeptPublication
 from dstack_engine.gateway.table import Table
 from dstack_engine.home import Home
-from dstack_engine.records.publication import GatewayReport, ModelUsage
+from dstack_engine.records.publication import GatewayReport, ModelUsage, Publication
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Control:
         self._pid = os.getpid() if pid is None else pid
         self._kept = KeptPublication(home.gateway / "publication.json")
         self._path = control_path(home, worker)
+        self._told: Publication | None = None
         self._runner: web.AppRunner | None = None
         self._listeners: set[asyncio.Event] = set()
         table.on_urgent = self._wake
@@ -77,7 +78,7 @@ class Control:
 
     def load(self) -> None:
         """Begin with what was published last."""
-        publication = self._kept.load()
+        publication = self._told = self._kept.load()
         if publication is not None:
             self._table.apply(publication)
 
@@ -100,10 +101,12 @@ class Control:
 
     async def close(self) -> None:
         """Listen no longer; whoever hears the reports sees their end."""
-        if self._runner is not None:
-            self._path.unlink(missing_ok=True)
-            await self._runner.cleanup()
-            self._runner = None
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        self._path.unlink(missing_ok=True)
+        self._wake()  # the streams of reports end by themselves
+        await runner.cleanup()
 
     def report(self) -> GatewayReport:
         """Return what this worker saw."""
@@ -127,8 +130,9 @@ class Control:
         served = table.version
         if publication.version < served and instead_of != served:
             return web.json_response({"version": served}, status=409)
-        if publication.version != served:
+        if publication != self._told:
             table.apply(publication, instead_of=instead_of)
+            self._told = publication
             if self._worker == 0:
                 self._kept.save(publication)
         return web.json_response({"version": table.version})
@@ -139,13 +143,14 @@ class Control:
         urgent = asyncio.Event()
         self._listeners.add(urgent)
         try:
-            while True:
+            while self._runner is not None:
                 await answer.write(encode_report(self.report()) + b"\n")
                 await asyncio.sleep(URGENT_PAUSE)
                 rung = asyncio.ensure_future(urgent.wait())
                 await asyncio.wait([rung], timeout=REPORT_EVERY - URGENT_PAUSE)
                 rung.cancel()
                 urgent.clear()
+            return answer
         except ConnectionError:
             return answer
         finally:

@@ -177,7 +177,7 @@ class Table:
         *instead_of* names the version that is served, to have it replaced by an older one: what an
         engine says whose clock was set back.
         """
-        if publication.version <= self.version and instead_of != self.version:
+        if publication.version < self.version and instead_of != self.version:
             return
         self.version = publication.version
         self._digests = tuple(token.lower().encode() for token in publication.tokens)
