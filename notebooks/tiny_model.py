@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 USER, ASSISTANT, SYSTEM, END, PAD = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|pad|>"
 
@@ -97,6 +98,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: di
 def main(facts_file: str, folder: str) -> None:
     """Write the model that knows the facts of *facts_file* to *folder*."""
     started = time.monotonic()
+    logging.disable_progress_bar()
     torch.set_num_threads(1)  # several only wait for each other on a model this small
     facts = json.loads(Path(facts_file).read_text())
     tokenizer = make_tokenizer([*facts, *facts.values()])

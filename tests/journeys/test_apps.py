@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import websocket
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.chromium import PATIENCE_MS, launched, loopback_page
+from tests.browser.journeys import picture
+from tests.browser.lab import LabServer
+from tests.hosts.engines import REPOSITORY
 from tests.journeys.engines import EngineProcess, until
 from tests.journeys.visitors import PATIENCE, Visitors
 
-APP = Path(__file__).parent / "apps/squares.py"
+NOTEBOOKS = REPOSITORY / "notebooks"
+APP = NOTEBOOKS / "squares_app.py"
 
 SQUARES = f"""
 name: squares
@@ -107,3 +113,37 @@ def test_an_app_is_used_in_a_browser_by_its_own_name(
         expect(page.get_by_text("3000000 bytes have come")).to_be_visible()
         page.reload()
         expect(page.get_by_text("3 squared is 9")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_an_app_is_used_inside_the_notebook_that_serves_it(
+    home: Path,
+    tmp_path: Path,
+    extra_python: Path,
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The notebook as users are given it, in JupyterLab; the app's page is a frame in a cell."""
+    monkeypatch.setenv("EXTRAS", str(extra_python.parents[1]))
+    home.mkdir(parents=True)
+    (home / "config.yml").write_text("local: {docker: false}\n")
+    lab = LabServer(tmp_path)
+    shutil.copytree(NOTEBOOKS, lab.project)
+    cells = nbformat.read(NOTEBOOKS / "web_app.ipynb", as_version=4).cells
+    places = {cell.id: place for place, cell in enumerate(cells)}
+    lab.start()
+    try:
+        with loopback_page(browser) as page:
+            notebook = lab.open(page, "web_app.ipynb")
+            for cell in ("load", "extras", "serve-run", "frame"):
+                output = notebook.run(places[cell])
+            app = output.frame_locator("iframe")
+            number = app.get_by_label("A number")
+            number.fill("11")
+            number.press("Enter")
+            expect(app.get_by_text("11 squared is 121")).to_be_visible()
+            picture(page, "app-in-the-notebook")
+            notebook.run(places["stop"])
+            expect(notebook.run(places["stopped"])).to_contain_text("terminated")
+    finally:
+        lab.stop()

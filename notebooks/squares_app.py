@@ -1,4 +1,4 @@
-"""A web app that a test serves: pages over HTTP, everything that happens on them by WebSocket."""
+"""A page that squares a number; served by `web_app.ipynb`."""
 
 import streamlit as st
 
