@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import aiohttp
+import uvloop
 from aiohttp import web
 
 from dstack_engine.gateway.app import Front, make_server
 from dstack_engine.gateway.table import Service, Table
+from dstack_engine.gateway.upstream import pool
 from dstack_engine.records.publication import Publication, PublishedReplica, PublishedService
 
 T = TypeVar("T")
@@ -27,9 +29,9 @@ TOKEN = "the-token"
 PROBE = "dstack-gateway"
 
 
-def run(story: Coroutine[Any, Any, T]) -> T:
-    """Run a test's story to its end, within the deadline."""
-    return asyncio.run(asyncio.wait_for(story, DEADLINE))
+def run(story: Coroutine[Any, Any, T], deadline: float = DEADLINE) -> T:
+    """Run a test's story to its end, within the deadline, on the loop that the gateway has."""
+    return uvloop.run(asyncio.wait_for(story, deadline))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -148,6 +150,7 @@ class Ground:
             server.close()
         await self._gateway.shutdown(0.1)
         await self.table.close()
+        pool().close()
 
 
 class _Loopback(aiohttp.abc.AbstractResolver):

@@ -290,4 +290,4 @@ def test_a_hundred_thousand_wrong_tokens_stop_nobody() -> None:
             assert answered > 100  # each of them waited for its turn, and got it
             assert service.report().requests == answered
 
-    asyncio.run(asyncio.wait_for(story(), 250))
+    run(story(), 250)

@@ -340,6 +340,16 @@ class Pool:
         if self._sweep is None:
             self._sweep = self._loop.call_later(IDLE_TIME, self._close_old)
 
+    def close(self) -> None:
+        """Close all that answer nothing; for the end of the process, and of a test."""
+        for waiting in self._idle.values():
+            for connection in waiting:
+                connection.close()
+        self._idle.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
     def _close_old(self) -> None:
         oldest = self._loop.time() - IDLE_TIME
         self._sweep = None
