@@ -41,7 +41,6 @@ from dstack_engine.records.offers import HostKind
 from dstack_engine.records.updates import PROTOCOL, Finding
 from dstack_engine.settings import load_settings
 from dstack_engine.store.store import Store
-from dstack_engine.tokens import make_token
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,6 @@ def serve(home: Home, *, checkpoint: Checkpoint = no_checkpoint, clock: Clock = 
         return 0
     home.engine_file.unlink(missing_ok=True)
     _log_to(home)
-    make_token(home)
     try:
         _serve(open_world(home, checkpoint, clock))
     except Exception:

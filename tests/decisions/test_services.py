@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.services import (
@@ -463,3 +465,82 @@ def test_ended_attempts_are_forgotten_but_for_the_newest_of_each_replica() -> No
     past = past_attempts(story.jobs.values())
     assert [job.id for job in past] == ["fox-0-1/1", "fox-0-1/2", "fox-0-1/3"]
     assert not is_being_replaced(story.run, story.jobs.values())
+
+
+# --- whatever happens ----------------------------------------------------------------------------
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["step", "start", "start", "hang", "crash", "exit", "busy", "free"])
+        | st.sampled_from(["renew", "resize", "wait"]),
+        st.integers(0, 4),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(events=EVENTS, first=st.integers(0, 3))
+def test_whatever_happens_no_serving_replica_goes_before_its_time_and_all_settles(
+    events: list[tuple[str, int]], first: int
+) -> None:
+    story, version, replicas = a_story(replicas=first), 1, first
+    for event, number in events:
+        job = story.living[number % len(story.living)] if story.living else None
+        match event:
+            case "start" | "hang":
+                story.start(ready=event == "start")
+            case "crash" if job is not None:
+                story.crash(job)
+            case "exit" if job is not None:
+                story.crash(job, JobReason.DONE_BY_RUNNER)
+            case "busy" if job is not None:
+                story.answering[job] = number
+            case "free":
+                story.answering.clear()
+            case "renew" | "resize":
+                version += event == "renew"
+                replicas = number if event == "resize" else replicas
+                update(story, replicas=replicas, commands=[f"serve {version}"])
+            case "wait":
+                story.now += timedelta(minutes=number)
+        _step_and_check(story, replicas)
+    for _ in range(40):
+        story.answering.clear()
+        story.start()
+        story.ready.update(_running(story))
+        _step_and_check(story, replicas, after=timedelta(seconds=30))
+    assert len(story.living) == replicas
+    assert story.run.service is not None
+    assert {story.jobs[job].deployment for job in story.living} <= {story.run.service.deployment}
+    assert (story.run.service.retiring, story.run.service.resting) == ((), ())
+    assert story.run.status is (RunStatus.RUNNING if replicas else RunStatus.PENDING)
+
+
+def _step_and_check(story: Story, replicas: int, after: timedelta = SECOND) -> None:
+    leaving, answering = set(story.leaving), dict(story.answering)
+    since = {one.job: one.since for one in story.run.service.retiring} if story.run.service else {}
+    serving = {job for job in _running(story) if job not in leaving}
+    running = set(_running(story))
+    story.step(after)
+    gone = {job for job in story.leaving if job in serving}
+    if any(story.jobs[job].deployment != _deployment(story) for job in gone):
+        assert len(serving - gone) >= replicas
+    staying = [job for job in story.living if job not in story.leaving]
+    assert len(staying) <= replicas + 1
+    for job in leaving & running:
+        if (
+            story.jobs[job].finished
+            and answering.get(job)
+            and story.jobs[job].reason in (JobReason.SCALED_DOWN, JobReason.REPLACED)
+        ):
+            assert story.now - since[job] >= DRAIN_TIME
+
+
+def _deployment(story: Story) -> int:
+    assert story.run.service is not None
+    return story.run.service.deployment
+
+
+def _running(story: Story) -> list[str]:
+    return [job for job in story.living if story.jobs[job].status is JobStatus.RUNNING]

@@ -210,11 +210,11 @@ class _Step:
         """Let replicas of an older configuration go, as far as others serve in their stead."""
         idle = [job for job in self._old if job.status is not JobStatus.RUNNING]
         serving = [job for job in self._old if job.status is JobStatus.RUNNING]
-        ready = sum(self._seen.is_ready(job) for job in self._new)
+        ready = sum(self._is_ready(job) for job in self._new)
         surplus = ready + len(serving) - self._state.desired
         if surplus <= 0 and self._lacks_room():
             surplus = 1
-        going = [*idle, *_first_to_go(serving)[: max(surplus, 0)]]
+        going = [*idle, *self._first_to_go(serving)[: max(surplus, 0)]]
         self._let_go(going, JobReason.REPLACED)
         self._old = [job for job in self._old if job not in going]
 
@@ -230,10 +230,28 @@ class _Step:
         )
 
     def _retire_surplus(self) -> None:
-        surplus = len(self._new) - self._state.desired
-        going = _first_to_go(self._new)[: max(surplus, 0)]
+        desired = self._state.desired
+        going = self._first_to_go(self._new)[: max(len(self._new) - desired, 0)]
+        if self._old:  # those serve until as many new ones are ready; so one is beyond, no more
+            beyond = len(self._new) - len(going) + len(self._old) - desired - 1
+            unready = [job for job in self._new if job not in going and not self._is_ready(job)]
+            going += self._first_to_go(unready)[: max(beyond, 0)]
         self._let_go(going, JobReason.SCALED_DOWN)
         self._new = [job for job in self._new if job not in going]
+
+    def _first_to_go(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return *jobs* in the order in which they leave: the least far first, then by number.
+
+        dstack's order; of those that run, the ones that the gateway finds ready stay the longest.
+        """
+
+        def place(job: Job) -> tuple[int, bool, int]:
+            return _PROGRESS.get(job.status, 2), self._is_ready(job), -job.replica
+
+        return sorted(jobs, key=place)
+
+    def _is_ready(self, job: Job) -> bool:
+        return self._seen.is_ready(job)
 
     def _let_go(self, jobs: Sequence[Job], why: JobReason) -> None:
         self._state = _retire(self._state, jobs, why, self._seen.now)
@@ -254,7 +272,7 @@ class _Step:
         if missing > 0 or not self._old or len(self._new) >= self._state.desired:
             return max(missing, 0)
         unsettled = self._ending or self._state.retiring
-        all_ready = all(self._seen.is_ready(job) for job in self._new)
+        all_ready = all(self._is_ready(job) for job in self._new)
         return 1 if all_ready and not unsettled else 0
 
     def _numbers(self, count: int) -> list[int]:
@@ -262,14 +280,6 @@ class _Step:
         taken = {job.replica for job in self._seen.jobs if not job.finished}
         free = (number for number in range(len(taken) + count) if number not in taken)
         return [number for number, _ in zip(free, range(count), strict=False)]
-
-
-def _first_to_go(jobs: Sequence[Job]) -> list[Job]:
-    """Return *jobs* in the order in which they leave: the least far first, then the last numbers.
-
-    dstack's order.
-    """
-    return sorted(jobs, key=lambda job: (_PROGRESS.get(job.status, 2), -job.replica))
 
 
 def _new_job(seen: _Seen, state: ServiceState, replica: int, attempts: Sequence[Job]) -> Job:
