@@ -160,6 +160,18 @@ def test_the_socket_is_the_users_alone(home: Path) -> None:
     run(story())
 
 
+def test_a_worker_that_ends_leaves_its_successors_socket_alone(home: Path) -> None:
+    async def story() -> None:
+        async with worker(home) as successor:
+            async with worker(home) as old:
+                await successor.control.close()
+                await successor.control.start()
+                assert (await old.ask("GET", "/usage"))[0] == 200
+            assert (await successor.ask("GET", "/usage"))[0] == 200
+
+    run(story())
+
+
 def test_a_home_may_lie_deep(tmp_path: Path) -> None:
     async def story() -> None:
         async with worker(tmp_path / ("deep" * 20) / ("deeper" * 10)) as w:

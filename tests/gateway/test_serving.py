@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -155,10 +156,10 @@ def test_a_gateway_that_nobody_needs_ends(home: Path, start: Start) -> None:
 
 def test_a_gateway_whose_home_is_removed_ends(home: Path, start: Start) -> None:
     process = start("--port", "0")
-    await_gateway(home)
-    for file in Home(home).gateway.iterdir():
-        file.unlink(missing_ok=True)
+    (worker,) = workers_of(await_gateway(home).pid)
+    shutil.rmtree(home)
     assert process.wait(DEADLINE) == 0
+    assert not is_alive(worker)
 
 
 def test_its_files_are_the_users_alone_and_its_log_tells_no_secrets(

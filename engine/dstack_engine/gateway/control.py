@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -97,14 +98,18 @@ class Control:
             shutdown_timeout=0.1,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, bind_control(self._path)).start()
+        listener = bind_control(self._path)
+        self._mark = self._path.stat()
+        await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:
         """Listen no longer; whoever hears the reports sees their end."""
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if os.path.samestat(self._mark, self._path.stat()):  # and not a successor's
+                self._path.unlink()
         self._wake()  # the streams of reports end by themselves
         await runner.cleanup()
 

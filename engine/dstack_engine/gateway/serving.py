@@ -274,10 +274,18 @@ class _Bell:
         os.close(self._writer)
 
 
+class _Log(logging.handlers.WatchedFileHandler):
+    """The log; where its folder is gone nothing is written, and nobody stumbles over that."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+
 def _log_to(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))
     # The first process moves the file away when it is long; all then begin the next one.
-    handler = logging.handlers.WatchedFileHandler(path)
+    handler = _Log(path)
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
     )

@@ -126,8 +126,8 @@ class _Worker:
 
     def _be_orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._post.lifeline)
-        logger.warning("worker %d: the gateway's first process is gone", self._post.number)
         self._end(HANDOVER_LIMIT)
+        logger.warning("worker %d: the gateway's first process is gone", self._post.number)
 
     def _end(self, drain_limit: float) -> None:
         # A shorter word holds, though it comes later.
