@@ -13,11 +13,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_an_app_is_served_and_spoken_to(
-    home: Path, folder: Path, extra_python: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, folder: Path, extra_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A plain process also where there is a Docker Engine, as the notebook asks."""
     monkeypatch.setenv("EXTRAS", str(extra_python.parents[1]))
-    home.mkdir(parents=True)
-    (home / "config.yml").write_text("local: {docker: false}\n")
     cells = execute(nbformat.read(folder / "web_app.ipynb", as_version=4), folder)
     assert "IFrame" in cells["frame"]
     assert cells["socket-run"].strip() == "True"
