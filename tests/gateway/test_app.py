@@ -51,12 +51,18 @@ def test_a_page_cannot_reach_the_gateway_by_a_name_of_its_own(host: str) -> None
     run(story())
 
 
-def test_a_target_in_absolute_form_names_the_host() -> None:
+def test_a_target_in_absolute_form_names_the_same_host() -> None:
     async def story() -> None:
         async with ground() as g:
             g.publish(await g.replica(echo))
-            assert (await status_of(g, "evil.example", "http://web.localhost/a"))[0] == 200
-            assert (await status_of(g, "web.localhost", "http://evil.example/a"))[0] == 421
+            assert (await status_of(g, "web.localhost", "http://web.localhost/a"))[0] == 200
+            assert (await status_of(g, "evil.example", "http://evil.example/a"))[0] == 421
+            for host, other in (
+                ("evil.example", "web.localhost"),
+                ("web.localhost", "a.localhost"),
+            ):
+                found = await status_of(g, host, f"http://{other}/a")
+                assert found == (400, "bad_target")
 
     run(story())
 

@@ -34,7 +34,7 @@ def refusal(
 
     *retry_after* is in seconds; *close* ends the connection.
     """
-    headers = {MARK: code}
+    headers = {MARK: code, "Server": "dstack-gateway"}
     if retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if status == 401:

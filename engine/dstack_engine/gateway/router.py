@@ -115,4 +115,6 @@ def _split_absolute(host: str, target: str) -> tuple[str, str]:
         raise NotHere(400, "bad_target", "The request's target is no path.")
     cut = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     authority, path = rest[:cut], rest[cut:]
+    if authority.lower() != host.lower():  # whom would a replica believe?
+        raise NotHere(400, "bad_target", "The request's target and its Host differ.")
     return authority, path if path.startswith("/") else "/" + path
