@@ -177,7 +177,7 @@ class Gateway:
         if "base_url" not in options:
             ours["base_url"] = self.view().models_url
         if "api_key" not in options:
-            ours["api_key"] = str(self.token())
+            ours["api_key"] = self.token()
         if "http_client" not in options:
             # What stands in HTTP_PROXY is no way to this computer itself.
             ours["http_client"] = getattr(package, http_kind)(trust_env=False)
@@ -192,7 +192,8 @@ class Gateway:
         headers: Mapping[str, str] | None = None,
     ) -> closing[http.client.HTTPResponse]:
         port = self.view().port
-        sent = {"Authorization": f"Bearer {self.token():s}", **(headers or {})}
+        # A `Token`, too, so that no traceback with its variables shows it.
+        sent = {"Authorization": Token(f"Bearer {self.token()}"), **(headers or {})}
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CONNECT_TIMEOUT)
         with _translated(wish):
             connection.connect()
