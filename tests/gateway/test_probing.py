@@ -360,6 +360,11 @@ def test_a_probe_that_can_never_be_asked_leaves_its_reason() -> None:
     run(story())
 
 
+def test_who_waits_for_a_start_waits_little_longer_than_it_takes() -> None:
+    pace = Pace()
+    assert [pace.after(seconds) for seconds in (0, 1, 4, 10, 3600)] == [0.05, 0.05, 0.2, 0.5, 1.0]
+
+
 def test_nothing_is_asked_any_longer_of_a_replica_that_is_forgotten() -> None:
     async def story() -> None:
         prober = Prober(PACE)

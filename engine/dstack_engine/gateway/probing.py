@@ -1,6 +1,6 @@
 """Whether a replica answers: found out by the gateway itself, from the first moment on.
 
-One task watches each replica. While it was never ready it is asked every 50 ms at first and every
+One task watches each replica. While it is not ready it is asked every 50 ms at first and every
 second at last, so that a cold start waits for nothing. With `probes` it is ready once each of them
 has been answered well as often in a row as it asks for, and it goes on being asked at their
 interval. Without, it is ready once it is found to listen, and is looked at when a request fails.
@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, TypeVar
 
 import aiohttp
@@ -40,15 +41,21 @@ BAD_ANSWERS = 2
 class Pace:
     """How quickly is probed; all in seconds."""
 
-    #: Between the first two questions to a replica that was never ready, and at most.
+    #: Between two questions to a replica that is not ready: at first and at most, and in between
+    #: a share of the time that has gone, so that nobody waits for it much longer than is needed.
     first: float = 0.05
     longest: float = 1.0
+    share: float = 0.05
     #: How long a connection may take to be made.
     connect: float = 5.0
     #: A program that keeps a connection open so long without a word listens, but is busy.
     silence: float = 2.0
     #: One that closes on a `HEAD` may keep open a connection on which nothing is said.
     bare: float = 0.25
+
+    def after(self, seconds: float) -> float:
+        """Return how long to wait for the next question, *seconds* after the first."""
+        return min(max(self.first, self.share * seconds), self.longest)
 
 
 class Unwell(Exception):
@@ -126,7 +133,7 @@ class Prober:
         between: float = 0.0,
     ) -> None:
         """Ask until *in_row* answers in a row are good, often at first and less so later."""
-        pause, good = self._pace.first, 0
+        begun, good = monotonic(), 0
         while True:
             try:
                 await question()
@@ -137,8 +144,7 @@ class Prober:
                 good += 1
                 if good >= in_row:
                     return
-            await asyncio.sleep(between if good else pause)
-            pause = min(pause * 1.25, self._pace.longest)
+            await asyncio.sleep(between if good else self._pace.after(monotonic() - begun))
 
     async def _until_ejected(self, replica: Replica, probes: Sequence[Probe]) -> None:
         kept = [probe for probe in probes if not probe.until_ready]
