@@ -106,10 +106,11 @@ class Housekeeping:
         for kept in store.runs(finished=False):
             if kept.record.service is None:
                 continue
-            jobs = store.jobs_of_runs([kept.record.id])[kept.record.id]
-            with store.transaction(self._world.clock()) as transaction:
-                for job in past_attempts(jobs):
-                    transaction.forget_job(job)
+            past = past_attempts(store.jobs_of_runs([kept.record.id])[kept.record.id])
+            if past:
+                with store.transaction(self._world.clock()) as transaction:
+                    for job in past:
+                        transaction.forget_job(job)
 
     def _reap(self, keep: timedelta) -> tuple[int, int]:
         removed = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from dstack_engine.errors import Conflict
 from dstack_engine.home import Home
-from dstack_engine.records.jobs import Job, JobReason, JobStatus
+from dstack_engine.housekeeping import Housekeeping
+from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.publication import Load, PublishedService
 from dstack_engine.records.runs import RunStatus, RunView
@@ -196,3 +198,17 @@ def test_a_log_is_that_of_the_replica_asked_for(ground: Ground) -> None:
     ground.docker.stop(living(view)[0].container, timedelta(0))
     ground.until("fox", lambda view: view.jobs[0].finished)
     assert ground.engine.newest_job("fox").replica == 1
+
+
+def test_a_service_that_crashed_for_weeks_leaves_only_its_newest_attempts(ground: Ground) -> None:
+    submit(ground)
+    view = until_running(ground, "fox-0-0/1")
+    (first,) = view.jobs
+    crash = {"status": JobStatus.FAILED, "reason": JobReason.KILLED_BY_SIGNAL}
+    with ground.world.store.transaction(ground.world.clock()) as transaction:
+        for attempt in range(2, 60):
+            crashed = replace(first, id=JobId(f"fox-0-3/{attempt}"), replica=3, attempt=attempt)
+            transaction.insert(replace(crashed, **crash))  # type: ignore[arg-type]  # mypy sees objects
+    Housekeeping(ground.engine, lambda: iter(())).reap()
+    left = [job.id for job in ground.engine.run("fox").jobs]
+    assert left == ["fox-0-0/1", *(f"fox-0-3/{attempt}" for attempt in range(50, 60))]

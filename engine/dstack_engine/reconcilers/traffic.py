@@ -1,10 +1,12 @@
 """What the gateway reports, handed on: to the streams, and to the run loop where it must act.
 
-The gateway's link calls `heed` on its own thread with every report; nothing is kept but what is
+The gateway's link calls `heed` on threads of its own with every report; nothing is kept but what is
 needed to tell a change.
 """
 
 from __future__ import annotations
+
+import threading
 
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.publication import GatewayReport, ReplicaState, ServiceReport
@@ -20,21 +22,21 @@ class TrafficListener:
     def __init__(self, world: World) -> None:
         """Work in *world*."""
         self._world = world
+        self._lock = threading.Lock()
         self._known: dict[str, _Matters] = {}
         self._told: dict[str, ServiceReport] = {}
 
     def heed(self, report: GatewayReport) -> None:
         """Wake the run loop for the services that changed, and the streams for what is new."""
-        for service in report.services:
-            matters = _matters(service)
-            if self._known.get(service.run_id) != matters:
-                self._known[service.run_id] = matters
-                self._world.wake("runs", service.run_id)
-        news = [one for one in report.services if self._told.get(one.run_id) != one]
+        with self._lock:
+            seen = {one.run_id: _matters(one) for one in report.services}
+            changed = [run for run, matters in seen.items() if self._known.get(run) != matters]
+            news = [one for one in report.services if self._told.get(one.run_id) != one]
+            self._known, self._told = seen, {one.run_id: one for one in report.services}
+        for run in changed:
+            self._world.wake("runs", run)
         if news:
             self._world.live.ring(services=news)
-        self._told = {one.run_id: one for one in report.services}
-        self._known = {run: seen for run, seen in self._known.items() if run in self._told}
 
 
 def _matters(service: ServiceReport) -> _Matters:
