@@ -258,6 +258,28 @@ def test_a_stop_lets_what_is_being_answered_come_to_its_end(asker: Asker) -> Non
     assert asker.engine.until_ended("web").status is RunStatus.TERMINATED
 
 
+def test_who_waits_for_a_replica_that_never_comes_is_told_when_its_service_is_stopped(
+    asker: Asker,
+) -> None:
+    asker.submit(commands=["sleep 600 # never listens at $DSTACK_SERVICE_PORT"])
+    asker.engine.until("web", lambda view: view.status is RunStatus.RUNNING)
+    connection = asker.connect()
+    connection.request("GET", "/services/web/", headers=asker.headers)
+
+    def held() -> bool:
+        report = asker.engine.client.service("web")
+        return report is not None and report.held == 1
+
+    until(held, "the request to be held", lambda: asker.facts("web"))
+    asker.engine.client.stop("web")
+    answer = connection.getresponse()
+    assert answer.status == 503
+    assert b"stopped" in answer.read()
+    connection.close()
+    asker.engine.until_ended("web")
+    until(lambda: asker.ask()[0] == 404, "the gateway to know it no more")
+
+
 def test_an_engine_killed_and_started_again_loses_no_request(asker: Asker) -> None:
     engine = asker.engine
     asker.submit(replicas=2)
