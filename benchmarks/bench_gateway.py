@@ -7,26 +7,27 @@ Run by `make bench`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import resource
-import socket
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from time import monotonic, sleep
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from time import sleep
 
 import psutil
 
-from benchmarks import ground
+from benchmarks.gateway_ground import (
+    Side,
+    await_true,
+    bare_proxy,
+    free_port,
+    gateway,
+    listening,
+    pin,
+    side,
+)
+from benchmarks.peers_of_gateway import has_nginx, nginx
 from benchmarks.table import ROUNDS, Line, medians, print_table
-from dstack_engine.gateway.link import GatewayLink
-from dstack_engine.records.publication import Publication, PublishedReplica, PublishedService
-from dstack_engine.spec.services import ServedModel
 
 #: What was promised, relative to the bare proxy in the same run.
 RATE_BAR, P99_BAR, EVENTS_BAR = 0.85, 1.5, 0.85
@@ -38,138 +39,9 @@ BARE = "aiohttp+uvloop"
 #: LiteLLM's proxy, answers of a model a second on one core of such a machine; measured elsewhere.
 PEER_CHAT, PEER = 119.0, "LiteLLM (quoted)"
 
-TOKEN = "a-token-of-the-benchmark"
 CONNECTIONS, STREAMS, SOCKETS = 32, 200, 10_000
 SECONDS = 0.5
 SIZE = 1 << 30
-
-
-class Side:
-    """A process that is asked things in lines of JSON: clients and replicas."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gateway_load"],
-            cwd=ground.REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
-
-    def ask(self, deed: str, port: int, host: str, **question: Any) -> dict[str, float]:
-        """Have it do *deed* and return its figures."""
-        self.begin(deed, port, host, **question)
-        return self.end()
-
-    def begin(self, deed: str, port: int, host: str, **question: Any) -> None:
-        """Have it begin *deed*."""
-        told = {"deed": deed, "port": port, "host": host, "token": TOKEN, **question}
-        assert self._process.stdin is not None
-        print(json.dumps(told), file=self._process.stdin, flush=True)
-
-    def end(self) -> dict[str, float]:
-        """Return the figures of what was begun."""
-        assert self._process.stdout is not None
-        answer: dict[str, float] = json.loads(self._process.stdout.readline())
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def side() -> Iterator[Side]:
-    """Clients and replicas in a process of their own."""
-    made = Side()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@contextmanager
-def gateway(*replicas: int, processes: int = 1) -> Iterator[tuple[int, list[int]]]:
-    """A gateway with one service that serves a model: its port and its workers' pids."""
-    service = PublishedService(
-        "bench",
-        "bench-id",
-        model=ServedModel(name="bench", format="openai"),
-        replicas=tuple(
-            PublishedReplica(f"bench-0-{number}/1", "127.0.0.1", port)
-            for number, port in enumerate(replicas)
-        ),
-    )
-    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-    with ground.home() as home:
-        link = GatewayLink(home, port=free_port(), processes=processes)
-        link.start()
-        link.publish(Publication(1, (service,), (digest,)))
-        try:
-            _await(lambda: link.report is not None and _all_ready(link))
-            assert link.report is not None
-            assert link.port is not None
-            first = psutil.Process(link.report.pid)
-            workers = [child.pid for child in first.children()] or [first.pid]
-            yield link.port, workers
-        finally:
-            link.stop(gateway_too=True)
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def _all_ready(link: GatewayLink) -> bool:
-    assert link.report is not None
-    services = link.report.services
-    return bool(services) and all(r.state == "ready" for r in services[0].replicas)
-
-
-@contextmanager
-def bare_proxy(upstream: int) -> Iterator[tuple[int, list[int]]]:
-    """The bare proxy: its port and its pid."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.bare_proxy", str(port), str(upstream)],
-        cwd=ground.REPOSITORY,
-    )
-    try:
-        _await(lambda: any(c.laddr.port == port for c in _listening(process.pid)))
-        yield port, [process.pid]
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _listening(pid: int) -> list[Any]:
-    with suppress(psutil.Error):
-        return [c for c in psutil.Process(pid).net_connections() if c.status == "LISTEN"]
-    return []
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    until = monotonic() + 30
-    while not condition():
-        if monotonic() > until:
-            raise TimeoutError("the gateway's ground is not ready")
-        sleep(0.02)
-
-
-def pin(pids: list[int], core: int) -> None:
-    """Keep processes, with all their threads, on one core."""
-    with suppress(AttributeError, OSError):  # no such thing on macOS
-        for pid in pids:
-            for thread in psutil.Process(pid).threads():
-                os.sched_setaffinity(thread.id, {core})
 
 
 def measure() -> Iterator[Line]:
@@ -211,6 +83,8 @@ def _small(clients: Side, ours: int, bare: int) -> Iterator[Line]:
         peer=theirs,
         peer_name=BARE,
     )
+    if has_nginx():
+        yield _beside_nginx(clients, mine)
     mine, theirs = (statistics.median(p99s[port][1:]) for port in (ours, bare))
     yield Line(
         "gateway, the same, p99",
@@ -220,6 +94,23 @@ def _small(clients: Side, ours: int, bare: int) -> Iterator[Line]:
         kept=mine <= P99_BAR * theirs,
         peer=theirs,
         peer_name=BARE,
+    )
+
+
+def _beside_nginx(clients: Side, mine: float) -> Line:
+    port = free_port()
+    with nginx(port, clients.port) as pid:
+        await_true(lambda: any(c.laddr.port == port for c in listening(pid)))
+        pin([pid], 0)
+        question = {"path": "/small", "connections": CONNECTIONS, "seconds": SECONDS}
+        (theirs,) = medians(lambda: clients.ask("ask", port, "localhost", **question)["rate"])
+    return Line(
+        "gateway, the same beside nginx, one worker",
+        mine,
+        "req/s",
+        bar="",
+        peer=theirs,
+        peer_name="nginx",
     )
 
 
