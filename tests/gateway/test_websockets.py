@@ -164,6 +164,36 @@ def test_other_upgrades_are_not_passed_on() -> None:
     run(story())
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: web.localhost\r\nUpgrade: websocket\r\n",
+        b"GET / HTTP/1.0\r\nHost: web.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+        b"POST / HTTP/1.1\r\nHost: web.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Content-Length: 0\r\n",
+    ],
+)
+def test_half_an_upgrade_is_none(head: bytes) -> None:
+    heads: list[bytes] = []
+
+    async def eager(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        heads.append(head)
+        writer.write(b"HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write(await reader.read(100))
+
+    async def story() -> None:
+        async with ground() as g:
+            g.publish(await g.raw_replica(eager))
+            raw = await g.send(head + b"\r\nGET /hidden HTTP/1.0\r\nHost: none.localhost\r\n\r\n")
+            assert raw[8:13] == b" 502 "  # a 101 that nobody asked for
+            assert b"hidden" not in raw
+            assert all(b"pgrade" not in each for each in heads)
+
+    run(story())
+
+
 def test_a_side_that_does_not_read_stops_the_other() -> None:
     taken = 0
 

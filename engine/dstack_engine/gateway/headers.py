@@ -129,8 +129,13 @@ def request_head(
             special[key] = value
     host = special.get(b"host", b"")
     chunked, length = _request_framing(special)
-    upgrade = may_upgrade and special.get(b"upgrade", b"").lower() == b"websocket"
-    if named := special.get(b"connection"):
+    named = special.get(b"connection", b"")
+    upgrade = (
+        may_upgrade
+        and special.get(b"upgrade", b"").lower() == b"websocket"
+        and b"upgrade" in _names(named)
+    )
+    if named:
         kept = _without_named(kept, named)
     kept.append(_forwarded(special, host, remote, scheme))
     return RequestHead(
@@ -173,8 +178,12 @@ def _without_named(lines: list[bytes], named: bytes) -> list[bytes]:
     """Return *lines* without those that a `Connection` header names."""
     if named.lower() in (b"keep-alive", b"close", b"upgrade"):
         return lines
-    names = {part.strip().lower() for part in named.split(b",")}
+    names = _names(named)
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
+
+
+def _names(named: bytes) -> set[bytes]:
+    return {part.strip().lower() for part in named.split(b",")}
 
 
 def whole_length(value: bytes) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from dstack_engine.gateway.auth import ours
 from dstack_engine.gateway.chunks import LAST_CHUNK, as_chunk
@@ -58,7 +58,9 @@ async def forward(
                 remote=request.remote or "",
                 secret=ours(request),
                 identity=observer is not None,
-                may_upgrade=body is None and request.method == "GET",
+                may_upgrade=body is None
+                and request.method == "GET"
+                and request.version >= HttpVersion11,
             )
         except BadHead as error:
             return refusal(400, "bad_request", f"The request has {error}.", close=True)
