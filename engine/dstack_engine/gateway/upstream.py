@@ -316,13 +316,17 @@ class Pool:
         made = self._loop.create_task(
             self._loop.create_connection(lambda: Connection(address), *address)
         )
+        wanted = False
         try:
             await asyncio.wait((made,), timeout=CONNECT_TIME)  # unlike `wait_for`, never deaf
             if not made.done():
                 raise TimeoutError(f"no connection within {CONNECT_TIME:.0f} s")
+            wanted = True
             return made.result()[1]
         finally:
-            made.cancel()
+            if not wanted:
+                made.add_done_callback(_close_unwanted)
+                made.cancel()
 
     def give(self, connection: Connection) -> None:
         """Keep *connection* for the next request, if it can be used again."""
@@ -364,6 +368,12 @@ class Pool:
                 del self._idle[address]
         if self._idle:
             self._sweep = self._loop.call_later(1.0, self._close_old)
+
+
+def _close_unwanted(made: asyncio.Task[tuple[asyncio.Transport, Connection]]) -> None:
+    """Close a connection that was made though nobody waits for it any longer."""
+    if not made.cancelled() and made.exception() is None:
+        made.result()[1].close()
 
 
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
