@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
-from dstack_engine.decisions.services import past_attempts
+from dstack_engine.decisions.crashes import past_attempts
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host

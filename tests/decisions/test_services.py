@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dstack_engine.decisions.crashes import ATTEMPTS_KEPT, past_attempts
 from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.services import (
-    ATTEMPTS_KEPT,
     DRAIN_TIME,
     STOP_DRAIN_TIME,
     advance_service,
     drain_time,
     first_state,
     is_being_replaced,
-    past_attempts,
+    shows,
     wish_for_replica,
 )
 from dstack_engine.errors import Conflict, Refused
@@ -465,6 +465,18 @@ def test_ended_attempts_are_forgotten_but_for_the_newest_of_each_replica() -> No
     past = past_attempts(story.jobs.values())
     assert [job.id for job in past] == ["fox-0-1/1", "fox-0-1/2", "fox-0-1/3"]
     assert not is_being_replaced(story.run, story.jobs.values())
+
+
+def test_how_long_the_load_has_asked_for_more_is_no_news_but_its_scaling_is() -> None:
+    story = a_running(replicas="1..3", scaling={"metric": "rps", "target": 1})
+    story.load = {"loads": (Load(60, 180),)}
+    before = story.run
+    after = story.step()
+    assert before.service != after.service
+    assert not shows(before, after)
+    scaled = story.step(timedelta(minutes=5))
+    assert shows(after, scaled)
+    assert not shows(scaled, scaled)
 
 
 # --- whatever happens ----------------------------------------------------------------------------

@@ -208,3 +208,13 @@ def test_one_job_of_a_run_that_goes_on_is_forgotten_without_a_word(store: Store)
         transaction.forget_job(first)
     assert [kept.record for kept in store.jobs(run_id=run.id)] == [second]
     assert store.last_sequence() == told
+
+
+def test_what_is_nobody_elses_affair_is_saved_without_an_event(store: Store) -> None:
+    insert(store, a_run())
+    kept, told = store.run("fox"), store.last_sequence()
+    after = replace(kept.record, status=RunStatus.PENDING)
+    with store.transaction(NOON) as transaction:
+        transaction.save(kept, after, told=False)
+    assert store.run("fox").record == after
+    assert store.last_sequence() == told

@@ -3,7 +3,7 @@
 The run loop calls `advance_service` with all jobs of the run and with what the gateway saw of it,
 and saves what comes back: the run with its `ServiceState`, and the jobs it lacks. A replica that
 ended, for whatever reason, is started again and never ends the service. One that is to leave is
-first `Retiring`: the gateway gives it nothing new, and its container is told to end (`wish_for`)
+first `Retiring`: the gateway gives it nothing new, and its container is told to end (`wish_for_replica`)
 once it has answered everything, or its time for that is over.
 """
 
@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dstack_engine.decisions.autoscaling import demand_of, scale
-from dstack_engine.decisions.runs import RETRY_WAITS, Advance
+from dstack_engine.decisions.crashes import rest_of
+from dstack_engine.decisions.runs import Advance
 from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus
 from dstack_engine.records.publication import ReplicaReport, ReplicaState, ServiceReport
 from dstack_engine.records.runs import Run, RunReason, RunStatus
 from dstack_engine.records.services import Rest, Retiring, ServiceState
 from dstack_engine.spec.configurations import ServiceConfiguration
-
-#: A replica that ran so long was well: the pauses after its crashes begin anew.
-RAN_WELL = timedelta(seconds=60)
 
 #: How long a replica may finish what it is answering when it is scaled down or replaced, where
 #: `stop_duration` is not written; and at least when its service is stopped.
@@ -37,20 +35,6 @@ MAKE_ROOM_AFTER = timedelta(seconds=5)
 
 #: A gateway that does not know a running replica so long after it was to leave gives it nothing.
 UNKNOWN_AFTER = timedelta(seconds=2)
-
-#: As many ended attempts of each replica are remembered while its service lives.
-ATTEMPTS_KEPT = len(RETRY_WAITS) + 2
-
-#: Reasons for which the engine itself ended a job: no crashes.
-_MEANT = frozenset(
-    {
-        JobReason.SCALED_DOWN,
-        JobReason.REPLACED,
-        JobReason.TERMINATED_BY_USER,
-        JobReason.ABORTED_BY_USER,
-        JobReason.TERMINATED_BY_SERVER,
-    }
-)
 
 #: The order in which replicas leave: those that have got the least far go first.
 _PROGRESS = {JobStatus.SUBMITTED: 0, JobStatus.PROVISIONING: 1, JobStatus.PULLING: 1}
@@ -98,16 +82,17 @@ def is_being_replaced(run: Run, jobs: Iterable[Job]) -> bool:
     return any(not job.finished and job.deployment != state.deployment for job in jobs)
 
 
-def past_attempts(jobs: Iterable[Job]) -> list[Job]:
-    """Return the ended attempts that nobody needs any more, of a service that lives on.
+def shows(before: Run, after: Run) -> bool:
+    """Tell whether anybody but the run loop wants to know what changed.
 
-    The newest of each replica are kept: to be looked at, and for the pause after the next crash.
+    A load about a replica's target asks for one more and again for none, second by second; that
+    is written down, so that a delay goes on with the next engine, but it is no news.
     """
-    ended: dict[int, list[Job]] = {}
-    for job in jobs:
-        if job.finished:
-            ended.setdefault(job.replica, []).append(job)
-    return [job for attempts in ended.values() for job in attempts[:-ATTEMPTS_KEPT]]
+    if before.service is None or after.service is None:
+        return True
+    now = after.service
+    state = replace(before.service, above_since=now.above_since, below_since=now.below_since)
+    return replace(before, service=state) != after
 
 
 @dataclass(frozen=True)
@@ -259,7 +244,7 @@ class _Step:
     def _start_missing(self) -> None:
         for replica in self._numbers(self._missing()):
             attempts = [job for job in self._seen.jobs if job.replica == replica]
-            rest = _rest_of(replica, attempts, self._state.deployment, self._seen.now)
+            rest = rest_of(replica, attempts, self._state.deployment, self._seen.now)
             if rest is not None:
                 self._resting.append(rest)
             else:
@@ -296,39 +281,6 @@ def _new_job(seen: _Seen, state: ServiceState, replica: int, attempts: Sequence[
         submitted_at=seen.now,
         deployment=state.deployment,
     )
-
-
-# --- crashes -------------------------------------------------------------------------------------
-
-
-def _rest_of(replica: int, attempts: Sequence[Job], deployment: int, now: datetime) -> Rest | None:
-    """Return the pause that the replica is in after its last crash; None when it may start."""
-    crashes = 0
-    last = attempts[-1] if attempts else None
-    for job in reversed(attempts):
-        if job.deployment != deployment or job.reason is None or job.reason in _MEANT:
-            break
-        crashes += 1
-        if _ran(job) >= RAN_WELL:
-            break
-    if not crashes or last is None or last.finished_at is None:
-        return None
-    until = last.finished_at + RETRY_WAITS[min(crashes, len(RETRY_WAITS)) - 1]
-    # Before its end: the clock was set back, and nobody waits until it is there again.
-    if now >= until or now < last.finished_at:
-        return None
-    return Rest(replica, until, _failure(last))
-
-
-def _ran(job: Job) -> timedelta:
-    if job.started_at is None or job.finished_at is None:
-        return timedelta(0)
-    return job.finished_at - job.started_at
-
-
-def _failure(job: Job) -> str:
-    assert job.reason is not None, f"job {job.id} ended without a reason"
-    return job.reason.sentence + (f": {job.detail}" if job.detail else "")
 
 
 # --- leaving -------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class RunReconciler:
         after = self._decide(run, jobs, now)
         world.checkpoint("run decided")
         with world.store.transaction(now) as transaction:
-            transaction.save(kept, after.run)
+            transaction.save(kept, after.run, told=services.shows(run, after.run))
             for job in after.new_jobs:
                 transaction.insert(job)
         world.checkpoint("run saved")

@@ -267,8 +267,11 @@ class Transaction:
             raise Conflict(f"There is a {kind.word} named {name!r} already.") from error
         self._append(kind, record)
 
-    def save(self, kept: Kept[R], after: R) -> Kept[R]:
-        """Write *after* over the record that was read; raise `LeaseLost` when it has changed."""
+    def save(self, kept: Kept[R], after: R, *, told: bool = True) -> Kept[R]:
+        """Write *after* over the record that was read; raise `LeaseLost` when it has changed.
+
+        No event is made of it where it is not to be *told*: what changed is nobody else's affair.
+        """
         if after == kept.record:
             return kept
         kind = _kind_of(after)
@@ -280,7 +283,8 @@ class Transaction:
         )
         if written.rowcount != 1:
             raise LeaseLost(f"The {kind.word} changed while it was being worked on; trying again.")
-        self._append(kind, after)
+        if told:
+            self._append(kind, after)
         return Kept(after, kept.version + 1)
 
     def delete_run(self, run: Run) -> None:
