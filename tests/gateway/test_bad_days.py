@@ -309,6 +309,20 @@ def test_who_waits_for_a_replica_that_never_comes_is_told_and_the_queue_is_bound
         run(story())
 
 
+def test_who_waits_in_a_gateway_that_ends_is_told_to_try_again(gateway: Gateway) -> None:
+    async def story() -> None:
+        async with line_to(gateway.port) as waiting:
+            waiting.ask("/services/web/")
+            await until_true(lambda: gateway.report.services[0].held == 1)
+            os.kill(gateway.pid, signal.SIGKILL)
+            status, headers, _ = await waiting.answer()
+            assert (status, headers["x-dstack-gateway"]) == (503, "no_replica")
+            assert "retry-after" in headers
+
+    gateway.publish("web")
+    run(story())
+
+
 def test_held_requests_are_answered_by_the_first_replica_that_comes(gateway: Gateway) -> None:
     async def story() -> None:
         async with contextlib.AsyncExitStack() as opened:

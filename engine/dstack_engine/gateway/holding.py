@@ -71,12 +71,12 @@ class Holding:
         """Let requests wait; *trouble* is told to whom has waited in vain."""
         self._refusal, self._trouble = None, trouble
 
-    def refuse(self, why: str) -> None:
-        """Let nobody wait, and send those away who do."""
-        self._refusal = NoReplica(why, STOPPED_RETRY_AFTER)
+    def refuse(self, why: str, retry_after: int = STOPPED_RETRY_AFTER) -> None:
+        """Let nobody wait, and send those away who do, to try again after so many seconds."""
+        self._refusal = NoReplica(why, retry_after)
         for waiting in self._waiting:
             if not waiting.done():
-                waiting.set_exception(NoReplica(why, STOPPED_RETRY_AFTER))
+                waiting.set_exception(NoReplica(why, retry_after))
         self._waiting.clear()
 
     def release(self) -> None:

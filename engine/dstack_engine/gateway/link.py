@@ -7,16 +7,13 @@ here knows the proxy's libraries.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
 
@@ -27,7 +24,8 @@ from dstack_engine.gateway.address import (
     control_path,
     find_gateway,
 )
-from dstack_engine.gateway.messages import decode_report, encode_publication, merge
+from dstack_engine.gateway.messages import merge
+from dstack_engine.gateway.worker_link import ANSWER_TIMEOUT, WorkerLink, ask
 from dstack_engine.home import Home
 from dstack_engine.records.publication import GatewayReport, Publication
 
@@ -39,15 +37,11 @@ DEFAULT_PORT = 4180
 START_TIMEOUT = 30.0
 #: How often it is looked whether the gateway lives, while nothing says that it does not; seconds.
 LOOK_EVERY = 1.0
-#: The same while one is awaited, and how often a worker is tried that does not answer, at first
-#: and at most; seconds.
+#: The same while one is awaited.
 AWAIT_EVERY = 0.02
-RETRY_EVERY = 0.5
 #: Pauses before a gateway that could not be started is tried again: at first, and at most; seconds.
 FIRST_REST = 0.5
 LONGEST_REST = 30.0
-#: How long a worker may take to answer, in seconds. Reports come once a second.
-ANSWER_TIMEOUT = 10.0
 
 
 class GatewayLink:
@@ -80,7 +74,7 @@ class GatewayLink:
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._publication: Publication | None = None
-        self._listeners: list[_Listener] = []
+        self._listeners: list[WorkerLink] = []
         self._address: GatewayAddress | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = 0.0
@@ -212,7 +206,8 @@ class GatewayLink:
         logger.info("gateway %d: found on port %d", address.pid, address.port)
         with self._lock:
             self._listeners = [
-                _Listener(self, self._home, number) for number in range(address.processes)
+                WorkerLink(self._home, number, on_report=self._heard, on_lost=self._wake.set)
+                for number in range(address.processes)
             ]
             publication = self._publication
         self._address, self.port, self.trouble = address, address.port, None
@@ -245,7 +240,7 @@ class GatewayLink:
         """Have the gateway end, which lets go of its port and lock at once; wait for that."""
         for number in range(address.processes):
             try:
-                _ask(self._home, number, "POST", "/stop")
+                ask(self._home, number, "POST", "/stop")
                 break
             except (OSError, HTTPException) as error:
                 logger.debug("gateway %d, worker %d: %s", address.pid, number, error)
@@ -254,9 +249,9 @@ class GatewayLink:
         while find_gateway(self._home) == address and monotonic() - begun < ANSWER_TIMEOUT:
             tick.wait(AWAIT_EVERY)
 
-    # For the listeners
+    # The workers' threads
 
-    def heard(self) -> None:
+    def _heard(self) -> None:
         """Merge what the workers reported last, and pass it on."""
         with self._lock:
             reports = [each.report for each in self._listeners if each.report is not None]
@@ -271,145 +266,6 @@ class GatewayLink:
             self._on_report(merged)
         except Exception:
             logger.exception("A report of the gateway could not be used.")
-
-    def lost(self) -> None:
-        """Look at once whether the gateway still lives."""
-        self._wake.set()
-
-
-class _Listener:
-    """The link to one worker: a thread that listens, another that tells."""
-
-    def __init__(self, link: GatewayLink, home: Home, worker: int) -> None:
-        self._link = link
-        self._home = home
-        self._worker = worker
-        self.report: GatewayReport | None = None
-        self._closed = threading.Event()
-        self._news = threading.Condition()
-        self._publication: Publication | None = None
-        self._told = True
-        self._connection: _Connection | None = None
-        name = f"gateway {worker}"
-        self._ear = threading.Thread(target=self._listen, name=f"{name} ear", daemon=True)
-        self._mouth = threading.Thread(target=self._speak, name=f"{name} mouth", daemon=True)
-
-    def start(self) -> None:
-        self._mouth.start()
-        self._ear.start()
-
-    def tell(self, publication: Publication) -> None:
-        with self._news:
-            self._publication, self._told = publication, False
-            self._news.notify_all()
-
-    def close(self) -> None:
-        self._closed.set()
-        with self._news:
-            self._news.notify_all()
-        if self._connection is not None:
-            self._connection.cut()
-
-    # One thread: what the worker says
-
-    def _listen(self) -> None:
-        pause = AWAIT_EVERY
-        while not self._closed.is_set():
-            try:
-                self._hear_out()
-            except (OSError, HTTPException, ValueError) as error:
-                logger.debug("gateway worker %d: %s", self._worker, error)
-            pause = AWAIT_EVERY if self.report else min(pause * 1.5, RETRY_EVERY)
-            self.report = None
-            if not self._closed.is_set():
-                self._link.lost()
-                self._closed.wait(pause)
-
-    def _hear_out(self) -> None:
-        """Read reports until the worker or the link ends."""
-        connection = self._connection = _Connection(self._home, self._worker)
-        try:
-            connection.request("GET", "/reports")
-            answer = connection.getresponse()
-            self._tell_again()  # a worker that is new knows only what lies on disk
-            while not self._closed.is_set():
-                line = answer.readline()
-                if not line.endswith(b"\n"):
-                    return
-                self.report = decode_report(line)
-                self._link.heard()
-        finally:
-            connection.close()
-
-    def _tell_again(self) -> None:
-        with self._news:
-            self._told = self._publication is None
-            self._news.notify_all()
-
-    # Another: what the worker is told
-
-    def _speak(self) -> None:
-        while not self._closed.is_set():
-            with self._news:
-                self._news.wait_for(lambda: not self._told or self._closed.is_set())
-                publication = self._publication
-                self._told = True
-            if publication is None or self._closed.is_set():
-                continue
-            if not self._put(publication):
-                with self._news:
-                    self._told = False
-                    self._news.wait(RETRY_EVERY)  # or until the ear hears the worker again
-
-    def _put(self, publication: Publication) -> bool:
-        """Tell the worker; return whether that need not be done again."""
-        body = encode_publication(publication)
-        path = "/publication"
-        try:
-            status, answer = _ask(self._home, self._worker, "PUT", path, body)
-            if status == 409:
-                served = int(json.loads(answer)["version"])
-                logger.warning("The gateway has version %d, which is newer: replaced.", served)
-                path += f"?instead={served}"
-                status, answer = _ask(self._home, self._worker, "PUT", path, body)
-        except (OSError, HTTPException, ValueError) as error:
-            logger.debug("gateway worker %d was not told: %s", self._worker, error)
-            return False
-        if status == 400:
-            logger.error("The gateway does not understand what is published: %r", answer[:500])
-        return status in (200, 400)
-
-
-class _Connection(HTTPConnection):
-    """A connection to a worker's control socket."""
-
-    def __init__(self, home: Home, worker: int) -> None:
-        super().__init__("gateway", timeout=ANSWER_TIMEOUT)
-        self._path = control_path(home, worker)
-        self._raw: socket.socket | None = None
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = self._raw = connect_control(self._path, ANSWER_TIMEOUT)
-
-    def cut(self) -> None:
-        """Have a waiting reader see the end; for any thread."""
-        if self._raw is not None:
-            with suppress(OSError):
-                self._raw.shutdown(socket.SHUT_RDWR)
-
-
-def _ask(
-    home: Home, worker: int, method: str, path: str, body: bytes | None = None
-) -> tuple[int, bytes]:
-    """Return a worker's answer: its status and body. Raises `OSError` and `HTTPException`."""
-    connection = _Connection(home, worker)
-    try:
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def _answers(home: Home) -> bool:

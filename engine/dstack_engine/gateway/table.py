@@ -26,6 +26,8 @@ from dstack_engine.records.publication import (
 
 #: Length of the digests' beginning by which a token is named in metrics and reports.
 TOKEN_NAME = 8
+#: `Retry-After` for who waits in a gateway that ends, in seconds.
+RESTART_RETRY_AFTER = 2
 
 
 class Service:
@@ -213,6 +215,13 @@ class Table:
     def reports(self) -> tuple[ServiceReport, ...]:
         """Return every service's traffic."""
         return tuple(service.report() for service in self.services.values())
+
+    def send_away(self) -> None:
+        """Let nobody wait any longer: another gateway will know of replicas, this one will not."""
+        for service in self.services.values():
+            service.holding.refuse(
+                "The gateway is being restarted; try again.", RESTART_RETRY_AFTER
+            )
 
     async def close(self) -> None:
         """End the probing; for the end of the process, and of a test."""

@@ -62,9 +62,8 @@ class Post:
 def work(post: Post) -> int:
     """Be a worker until told to stop; return the exit status."""
     gc.enable()
-    gc.set_threshold(
-        10_000, 20, 20
-    )  # requests leave little garbage in cycles, and much that is not
+    # Requests leave little garbage in cycles, and much that is none.
+    gc.set_threshold(10_000, 20, 20)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -111,6 +110,7 @@ class _Worker:
         await self._ending.wait()
         looking.cancel()
         listening.close()
+        self._table.send_away()
         await self._control.close()
         await self._drain(doors)
         await self._table.close()
