@@ -3,8 +3,8 @@
 The run loop calls `advance_service` with all jobs of the run and with what the gateway saw of it,
 and saves what comes back: the run with its `ServiceState`, and the jobs it lacks. A replica that
 ended, for whatever reason, is started again and never ends the service. One that is to leave is
-first `Retiring`: the gateway gives it nothing new, and its container is told to end (`wish_for_replica`)
-once it has answered everything, or its time for that is over.
+first `Retiring`: the gateway gives it nothing new, and its container is told to end once it has
+answered everything, or its time for that is over (`wish_for_replica`).
 """
 
 from __future__ import annotations
