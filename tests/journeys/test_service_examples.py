@@ -6,6 +6,7 @@ elsewhere parses, and its plan says in sentences what is missing.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -262,6 +263,75 @@ resources: {gpu: 16GB..}
             "asks the image ghcr.io/huggingface/text-embeddings-inference:latest; a plain process ",
         ),
     ),
+    "Mixtral on two GPUs": (
+        """
+python: "3.11"
+env: [HF_HUB_ENABLE_HF_TRANSFER=1]
+commands:
+  - pip install vllm hf-transfer
+  - python -m vllm.entrypoints.openai.api_server
+    --model mistralai/Mixtral-8X7B-Instruct-v0.1
+    --host 0.0.0.0
+    --tensor-parallel-size $DSTACK_GPUS_NUM
+port: 8000
+resources: {gpu: 80GB:2, disk: 1GB..}
+model: {type: chat, name: mistralai/Mixtral-8x7B-Instruct-v0.1, format: openai}
+""",
+        "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        ("asks 2 GPUs with 80GB of memory each; this computer has ",),
+    ),
+    "a range of GPU memory, shared memory": (
+        """
+python: "3.11"
+commands: [python3 -m http.server]
+port: 8000
+resources: {cpu: 1.., memory: 1GB.., gpu: "40GB..80GB:4", shm_size: 1GB, disk: 1GB..}
+""",
+        None,
+        ("asks 4 GPUs with 40GB to 80GB of memory each; this computer has ",),
+    ),
+    "A10G or A100": (
+        "commands: [python3 -m http.server]\nport: 8000\nresources: {gpu: 'A10G,A100'}",
+        None,
+        ("asks 1 A10G or A100 GPU; this computer has ",),
+    ),
+    "a TPU by its vendor": (
+        """
+commands: [pip install torch_xla, python3 -m http.server]
+port: 8000
+resources: {gpu: {vendor: google, name: v5litepod-8}}
+""",
+        None,
+        ("asks 1 v5litepod-8 GPU; this computer has ",),
+    ),
+    "a private image": (
+        """
+image: dstackai/my-private-image
+registry_auth: {username: reader, password: "${{ env.NGC_API_KEY }}"}
+env: [NGC_API_KEY]
+commands: [python3 -m http.server]
+port: 8000
+""",
+        None,
+        (
+            "asks the image dstackai/my-private-image; a plain process has no image",
+            "gives registry_auth; a plain process has no image to pull",
+        ),
+    ),
+    "backends and an instance type": (
+        """
+commands: [python3 -m http.server]
+port: 8000
+backends: [aws, gcp]
+instance_types: [p3.8xlarge, p4d.24xlarge]
+max_price: 1.0
+""",
+        None,
+        (
+            "backends: aws, gcp; its backend is local",
+            "instance_types: p3.8xlarge, p4d.24xlarge; its type is process",
+        ),
+    ),
     "a spot machine in a region": (
         """
 commands: [python3 -m http.server]
@@ -305,6 +375,21 @@ def test_what_is_beyond_this_computer_is_planned_with_its_reasons(
     assert f"    {refusal.reasons[0]}" in refused.value.message.splitlines()
     assert engine.client.runs(everything=True) == []
     assert engine.client.gateway().port is None
+
+
+@pytest.mark.docker
+def test_a_model_for_a_gpu_is_planned_for_each_way_to_run(
+    engine: EngineProcess, python_image: str
+) -> None:
+    engine.settings = [f"default_image: {python_image}"]
+    engine.start()
+    text, _, expected = BEYOND["TGI"]
+    plan = engine.client.plan(service(text))
+    reasons = {str(refusal.offer.id): refusal.reasons for refusal in plan.refusals}
+    assert plan.offers == ()
+    assert reasons.keys() == {"local/docker", "local/process"}
+    [told] = reasons["local/docker"]
+    assert told.startswith(expected[0])
 
 
 # --- examples that run here -------------------------------------------------------------------
@@ -358,10 +443,13 @@ def test_a_web_server_that_asks_for_no_token(
     assert visitors.get(name, by_name=True, token=False).text == PAGE
 
 
-def test_the_documented_command_word_for_word(engine: EngineProcess, visitors: Visitors) -> None:
-    """It names no port, so there is one replica at the author's own."""
+def test_a_command_that_names_its_port(engine: EngineProcess, visitors: Visitors) -> None:
+    """It does not ask for a port of its own, so there is one replica, at the author's."""
     engine.start()
-    text = f'python: "{OWN_PYTHON}"\nauth: false\ncommands:\n  - python3 -m http.server\nport: 8000'
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"python3 -m http.server {port}"
+    text = f'python: "{OWN_PYTHON}"\nauth: false\ncommands:\n  - {command}\nport: {port}'
     name = visitors.submit(text).name
     assert "Directory listing" in visitors.get(name, token=False).text
 
@@ -385,7 +473,7 @@ def test_replicas_share_the_visitors(
     text = f"""
 env: {{GREETING: hello}}
 commands:
-  - echo "$GREETING from $(hostname) $$" > index.html
+  - echo "$GREETING from $(cat /proc/sys/kernel/hostname), process $$" > index.html
   - python3 -m http.server --bind {bind} $DSTACK_SERVICE_PORT
 port: 8000
 replicas: 2
