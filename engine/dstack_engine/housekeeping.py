@@ -10,6 +10,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -20,6 +21,7 @@ from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host
 from dstack_engine.reconcilers.containers import home_labels
 from dstack_engine.records.jobs import Job
+from dstack_engine.records.runs import cost_of
 from dstack_engine.records.updates import Finding, PruneReport
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,11 @@ class Housekeeping:
                 continue
             past = past_attempts(store.jobs_of_runs([kept.record.id])[kept.record.id])
             if past:
-                with store.transaction(self._world.clock()) as transaction:
+                now = self._world.clock()
+                run = kept.record
+                spent = run.past_cost + sum(cost_of(job, now) for job in past)
+                with store.transaction(now) as transaction:
+                    transaction.save(kept, replace(run, past_cost=spent))
                     for job in past:
                         transaction.forget_job(job)
 

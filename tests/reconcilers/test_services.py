@@ -204,7 +204,11 @@ def test_a_service_that_crashed_for_weeks_leaves_only_its_newest_attempts(ground
     submit(ground)
     view = until_running(ground, "fox-0-0/1")
     (first,) = view.jobs
-    crash = {"status": JobStatus.FAILED, "reason": JobReason.KILLED_BY_SIGNAL}
+    assert first.offer is not None
+    assert first.placed_at is not None
+    hour = {"placed_at": first.placed_at, "finished_at": first.placed_at + timedelta(hours=1)}
+    paid = {"offer": replace(first.offer, price=2.0), **hour}
+    crash = {"status": JobStatus.FAILED, "reason": JobReason.KILLED_BY_SIGNAL, **paid}
     with ground.world.store.transaction(ground.world.clock()) as transaction:
         for attempt in range(2, 60):
             crashed = replace(first, id=JobId(f"fox-0-3/{attempt}"), replica=3, attempt=attempt)
@@ -212,3 +216,4 @@ def test_a_service_that_crashed_for_weeks_leaves_only_its_newest_attempts(ground
     Housekeeping(ground.engine, lambda: iter(())).reap()
     left = [job.id for job in ground.engine.run("fox").jobs]
     assert left == ["fox-0-0/1", *(f"fox-0-3/{attempt}" for attempt in range(50, 60))]
+    assert ground.engine.run("fox").cost(ground.world.clock()) == pytest.approx(2.0 * 58)

@@ -90,6 +90,8 @@ class Run:
     retry_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    #: What jobs have cost that are forgotten by now, in USD.
+    past_cost: float = 0.0
     #: How its replicas stand, where it is a service.
     service: ServiceState | None = None
 
@@ -161,10 +163,11 @@ class RunView:
 
     def cost(self, now: datetime) -> float:
         """Return what the run has cost until *now*, in USD: each job from placement to its end."""
-        return sum(_job_cost(job, now) for job in self.jobs)
+        return self.run.past_cost + sum(cost_of(job, now) for job in self.jobs)
 
 
-def _job_cost(job: Job, now: datetime) -> float:
+def cost_of(job: Job, now: datetime) -> float:
+    """Return what *job* has cost until *now*, in USD, from its placement to its end."""
     if job.offer is None or job.placed_at is None:
         return 0.0
     until = job.finished_at or now
