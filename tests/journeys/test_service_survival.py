@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from contextlib import suppress
 
 import httpx
@@ -28,6 +29,9 @@ replicas: 2
 @pytest.fixture
 def visitors(engine: EngineProcess) -> Visitors:
     """Visitors of a service with two replicas."""
+    with socket.create_server(("127.0.0.1", 0)) as free:  # other tests' gateways want 4180
+        port = free.getsockname()[1]
+    engine.settings = ["local: {docker: false}", f"gateway: {{port: {port}}}"]
     engine.start()
     visitors = Visitors(engine)
     visitors.submit(PAGE)
