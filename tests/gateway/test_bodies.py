@@ -33,7 +33,7 @@ def scanned(body: bytes) -> dict[str, object]:
 
 
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 1, "\t"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_is_scanned_is_what_a_parser_reads(
     value: dict[str, Any], ascii_only: bool, indent: Any
 ) -> None:

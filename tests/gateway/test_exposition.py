@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -129,6 +130,7 @@ def test_a_model_s_name_may_be_anything() -> None:
     assert values["dstack_jupyter_model_requests_total"] == {(name, ""): 2}
 
 
+@pytest.mark.slow
 def test_each_of_two_processes_tells_what_both_have_counted(home: Path) -> None:
     gateway, server = Gateway(home, processes=2), OpenAIServer()
     with a_house() as house, closing(gateway):

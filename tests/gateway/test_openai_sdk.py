@@ -13,6 +13,9 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_house, a_service, wait_until
 
+#: They pass much through real sockets.
+pytestmark = pytest.mark.slow
+
 TOOLS = [
     {
         "type": "function",

@@ -15,6 +15,9 @@ from dstack_engine.gateway import peers
 from dstack_engine.records.publication import PublishedReplica
 from tests.gateway.front_ground import TOKEN, Ground, echo, ground, run, until
 
+#: They pass much through real sockets.
+pytestmark = pytest.mark.slow
+
 POST = b"POST / HTTP/1.1\r\nHost: web.localhost\r\n"
 
 

@@ -14,6 +14,9 @@ from aiohttp import web
 from dstack_engine.gateway import holding
 from tests.gateway.front_ground import Ground, ground, run, until
 
+#: They pass much through real sockets.
+pytestmark = pytest.mark.slow
+
 GET = b"GET / HTTP/1.1\r\nHost: web.localhost\r\n\r\n"
 
 

@@ -25,6 +25,9 @@ from dstack_engine.gateway.translation import Stream, generation_of
 from dstack_engine.spec.services import ServedModel
 from tests.gateway.model_house import TOKEN, House, a_house, a_service
 
+#: They pass much through real sockets.
+pytestmark = pytest.mark.slow
+
 TEMPLATE = """\
 {% for message in messages %}
 {% if message.role not in ['system', 'user', 'assistant'] %}

@@ -10,6 +10,9 @@ from aiohttp import web
 
 from tests.gateway.front_ground import TOKEN, echo, ground, run, until
 
+#: They pass much through real sockets.
+pytestmark = pytest.mark.slow
+
 
 async def parrot(request: web.BaseRequest) -> web.StreamResponse:
     """Say everything twice; close with the code that is asked for."""
