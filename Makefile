@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 export PYTHON
+export PYTHONDONTWRITEBYTECODE :=  # compiled once, and not for every engine that a test starts
 
 .DEFAULT_GOAL := help
 .PHONY: help venv extras demo lab check test prove bench format clean

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from dstack_engine.home import Home
 from dstack_engine.reconcilers.containers import HOME_LABEL
 from scripts import states
@@ -36,6 +38,7 @@ def test_the_page_of_places_names_every_place_in_the_home(tmp_path: Path) -> Non
     assert HOME_LABEL in page
 
 
+@pytest.mark.slow
 def test_the_page_of_places_names_all_that_an_engine_makes(home: Path) -> None:
     page = (DOCS / "uninstall.md").read_text()
     from dstack_engine.launcher import connect

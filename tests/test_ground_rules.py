@@ -37,6 +37,7 @@ def test_of_a_thing_that_nobody_can_install():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ci", "outcome"), [("true", "1 failed, 1 skipped"), ("false", "2 skipped")]
 )

@@ -1,34 +1,15 @@
-"""Fixtures of tests in a real browser: the browser, a page, and a JupyterLab to look at."""
+"""Fixtures of tests in a real browser: a page, and a JupyterLab to look at."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.browser import chromium
 from tests.browser.lab import LabServer
-from tests.hosts.engines import REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A browser without a window; installed first where it is missing."""
-    setup = subprocess.run(
-        [REPOSITORY / "scripts/setup-browser.sh"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if setup.returncode != 0:
-        pytest.skip(f"needs a browser: {setup.stderr.strip()}")
-    expect.set_options(timeout=chromium.PATIENCE_MS)
-    with sync_playwright() as playwright, chromium.launched(playwright) as launched:
-        yield launched
 
 
 @pytest.fixture

@@ -32,6 +32,9 @@ from dstack_engine.records.sightings import Container
 from tests.contracts.hosts import GRACE, FolderFiles, Ground, eventually, process_host
 from tests.contracts.test_host_contract import alive, free_ports
 
+#: They wait for real processes.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ground(request: pytest.FixtureRequest, home: Path) -> Iterator[Ground]:

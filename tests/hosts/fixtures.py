@@ -1,4 +1,4 @@
-"""Fixtures of the ground that tests stand on: Docker Engines, images, registries.
+"""Fixtures of the ground that tests stand on: Docker Engines, images, registries, a browser.
 
 Loaded for all tests by `tests/conftest.py`. All are safe to use from several test workers at once.
 """
@@ -6,13 +6,16 @@ Loaded for all tests by `tests/conftest.py`. All are safe to use from several te
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.browser import chromium
 from tests.hosts import extras, images
-from tests.hosts.engines import Engine, NoEngine, PrivateDockerd, machine_engine
+from tests.hosts.engines import REPOSITORY, Engine, NoEngine, PrivateDockerd, machine_engine
 from tests.hosts.packages import PackageError
 from tests.hosts.registries import Registry
 
@@ -93,3 +96,20 @@ def _running(registry: Registry) -> Iterator[Registry]:
         pytest.skip(f"needs docker-registry: {error}")
     yield registry
     registry.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser without a window; installed first where it is missing. One in each process."""
+    setup = subprocess.run(
+        [REPOSITORY / "scripts/setup-browser.sh"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if setup.returncode != 0:
+        pytest.skip(f"needs a browser: {setup.stderr.strip()}")
+    expect.set_options(timeout=chromium.PATIENCE_MS)
+    with sync_playwright() as playwright, chromium.launched(playwright) as launched:
+        yield launched

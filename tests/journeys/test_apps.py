@@ -9,9 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import websocket
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.browser.chromium import PATIENCE_MS, launched, loopback_page
+from tests.browser.chromium import loopback_page
 from tests.browser.journeys import picture
 from tests.browser.lab import LabServer
 from tests.hosts.engines import REPOSITORY
@@ -84,14 +84,6 @@ def in_flight(visitors: Visitors, name: str) -> int | None:
     """Return how many requests of *name* are being answered, as the gateway told last."""
     report = visitors.report(name)
     return None if report is None else report.in_flight
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """A browser without a window."""
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright, launched(playwright) as browser:
-        yield browser
 
 
 @pytest.mark.browser

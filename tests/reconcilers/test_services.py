@@ -39,8 +39,13 @@ def submit(ground: Ground, number: int = 1, **written: object) -> RunView:
     return ground.engine.submit(a_service(**written), submission=f"submission-{number}")
 
 
+def told(ground: Ground) -> tuple[PublishedService, ...]:
+    """Return what the gateway was told last; nothing before it was told anything."""
+    return ground.gateway.published[-1].services if ground.gateway.published else ()
+
+
 def published(ground: Ground) -> PublishedService:
-    (service,) = ground.gateway.published[-1].services
+    (service,) = told(ground)
     return service
 
 
@@ -53,9 +58,8 @@ def until_running(ground: Ground, *jobs: str) -> RunView:
 
     def run(view: RunView) -> bool:
         running = {job.id for job in living(view) if job.status is JobStatus.RUNNING}
-        services = ground.gateway.published[-1].services
-        told = {one.job for service in services for one in service.replicas}
-        alone = len(living(view)) == len(jobs) and running == told == set(jobs)
+        given = {one.job for service in told(ground) for one in service.replicas}
+        alone = len(living(view)) == len(jobs) and running == given == set(jobs)
         return alone and view.status is RunStatus.RUNNING
 
     return ground.until("fox", run)
@@ -99,7 +103,7 @@ def test_plain_processes_with_one_port_wait_for_each_other_and_are_told_how_not_
 def test_a_request_that_is_held_starts_the_first_replica(ground: Ground) -> None:
     submit(ground, replicas="0..2", scaling={"metric": "rps", "target": 10})
     ground.until_status("fox", RunStatus.PENDING)
-    ground.until("fox", lambda _view: published(ground).holds)
+    ground.until("fox", lambda _view: any(service.holds for service in told(ground)))
     ground.gateway.report_on("fox", held=1, loads=(Load(60, 1),))
     view = until_running(ground, "fox-0-0/1")
     assert view.run.service is not None
