@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import itertools
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +43,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def lasting_port() -> int:
+    """Return a port to begin with that no client's own end of a connection is given meanwhile."""
+    return random.randrange(12_000, 32_000)
+
+
 def workers_of(pid: int) -> list[int]:
     """Return the processes that *pid* has forked."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
@@ -66,7 +72,7 @@ class Gateway:
 
     def __init__(self, home: Path, **options: Any) -> None:
         self.home = home
-        self._options = options
+        self._options = {"port": lasting_port(), **options}
         self._versions = itertools.count(1)
         self._services: dict[str, PublishedService] = {}
         self.reports: list[GatewayReport] = []
@@ -108,6 +114,10 @@ class Gateway:
     @property
     def pid(self) -> int:
         return self.report.pid
+
+    def log(self) -> str:
+        """Return what the gateway has logged."""
+        return (Home(self.home).gateway / "gateway.log").read_text()
 
     def await_ready(self, run: str, count: int = 1) -> None:
         """Return once *count* replicas of *run* are ready."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import threading
@@ -76,10 +77,6 @@ async def line_to(port: int) -> AsyncIterator[Line]:
         writer.close()
 
 
-#: Seconds after which a client asks anew: its connection may wait at a process that was killed.
-CLIENT_PATIENCE = 15.0
-
-
 class Traffic:
     """Clients that ask one path again and again, and what they were answered."""
 
@@ -94,10 +91,11 @@ class Traffic:
             try:
                 async with line_to(self._port) as line:
                     while True:
-                        answer = line.get(self._path, token=self._token)
-                        status, _, _ = await asyncio.wait_for(answer, CLIENT_PATIENCE)
+                        status, headers, _ = await line.get(self._path, token=self._token)
                         self.outcomes[status] += 1
-            except (OSError, EOFError, asyncio.TimeoutError) as error:
+                        if headers.get("connection") == "close":
+                            break
+            except (OSError, EOFError) as error:
                 self.outcomes[type(error).__name__] += 1
 
     @contextmanager
@@ -198,6 +196,45 @@ def test_a_killed_gateway_is_back_under_load_and_then_loses_nothing(gateway: Gat
             traffic.await_more()
         assert set(traffic.outcomes) == {200}
         assert gateway.port == port
+
+
+def test_who_asks_a_worker_whose_gateway_was_killed_is_answered_and_sent_elsewhere(
+    gateway: Gateway,
+) -> None:
+    async def story() -> None:
+        async with line_to(gateway.port) as idle, line_to(gateway.port) as uploading:
+            async with line_to(gateway.port) as kept:
+                for line in (idle, kept):
+                    status, headers, _ = await line.get("/services/web/")
+                    assert (status, headers.get("connection")) == (200, None)
+                head = (
+                    "POST /services/web/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+                )
+                uploading.writer.write(f"{head}first".encode())
+                await until_true(lambda: len(web.requests) == 3)
+
+                os.kill(gateway.pid, signal.SIGKILL)
+                await asyncio.to_thread(until, lambda: "may finish" in gateway.log())
+
+                status, headers, _ = await kept.get("/services/web/")
+                assert (status, headers["connection"]) == (200, "close")
+                assert await kept.reader.read() == b""
+            assert await idle.reader.read() == b""
+
+            uploading.writer.write(b"whole")
+            status, headers, _ = await uploading.answer()
+            assert (status, headers["connection"]) == (200, "close")
+
+    def take(connection: socket.socket, head: bytes) -> None:
+        body = head.partition(b"\r\n\r\n")[2]
+        while head.startswith(b"POST") and not body.endswith(b"whole"):
+            body += connection.recv(100)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with replica(take) as web:
+        gateway.publish("web", web.port)
+        gateway.await_ready("web")
+        run(story())
 
 
 def test_a_killed_worker_costs_only_what_it_was_answering(gateway: Gateway) -> None:
@@ -442,3 +479,56 @@ def test_wrong_hosts_are_refused_and_leave_nothing_behind(gateway: Gateway, coun
         assert memory_of(worker) - before < 8 << 20
         assert web.requests == []
         assert gateway.get("/services/web/")[0] == 200
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_in_whatever_order_all_is_well_again_in_the_end(
+    home: Path, seed: int
+) -> None:
+    """Engines come and go, replicas die and are drained, workers and gateways are killed."""
+    lot = random.Random(seed)
+    deaths = 0
+    gateway = Gateway(home, processes=2)
+    with contextlib.ExitStack() as running:
+        running.callback(gateway.close)
+        replicas = [running.enter_context(replica()) for _ in range(3)]
+
+        def publish() -> None:
+            gateway.publish("web", *(each.port for each in replicas))
+
+        publish()
+        gateway.await_ready("web", 3)
+        traffic = Traffic(gateway.port, "/services/web/")
+        with traffic.from_clients(6):
+            for _ in range(40):
+                match lot.choice(("engine", "worker", "gateway", "replica", "replaced", "calm")):
+                    case "engine":
+                        gateway.link.stop()
+                        gateway.connect()
+                    case "worker":
+                        os.kill(lot.choice(workers_of(gateway.pid)), signal.SIGKILL)
+                        deaths += 1
+                    case "gateway":
+                        pid = gateway.pid
+                        os.kill(pid, signal.SIGKILL)
+                        until(lambda gone=pid: gateway.link.report and gateway.pid != gone)  # type: ignore[misc]
+                        deaths += 1
+                    case "replica":
+                        replicas.pop(0).die()
+                        replicas.append(running.enter_context(replica()))
+                    case "replaced":
+                        replicas.append(running.enter_context(replica()))
+                        replicas.pop(0)
+                publish()
+                gateway.await_ready("web", 3)
+                traffic.await_more()
+            traffic.outcomes.clear()
+            traffic.await_more(200)
+        assert set(traffic.outcomes) == {200}
+        until(
+            lambda: (
+                (gateway.report.services[0].in_flight, gateway.report.services[0].held) == (0, 0)
+            )
+        )
+        assert deaths > 3

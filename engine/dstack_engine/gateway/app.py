@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, cast
 
 from aiohttp import HttpVersion11, StreamReader, web
@@ -21,10 +22,15 @@ from dstack_engine.gateway.limits import RateLimiter
 from dstack_engine.gateway.peers import BodyFault, Patience, watch_for_dead_peer
 from dstack_engine.gateway.proxy import forward
 from dstack_engine.gateway.refusals import refusal
+from dstack_engine.gateway.relay import Passed
 from dstack_engine.gateway.router import NotHere, Place, place_of
 from dstack_engine.gateway.table import Service, Table
 
 log = logging.getLogger(__name__)
+
+#: How long a server that ends keeps connections on which nothing is asked, in seconds: a request
+#: may be on its way on them, and its client would not know whether it was heeded.
+GRACE = 1.0
 
 #: Answers a request for a model, given the name of the token that came with it.
 ModelsDoor = Callable[[web.BaseRequest, str | None], Awaitable[web.StreamResponse]]
@@ -134,7 +140,35 @@ def _welcome_body(request: web.BaseRequest) -> None:
 class _Line(web.RequestHandler):
     """A client's connection, with bounds and with refusals in our own shape."""
 
-    __slots__ = ("_first_request",)
+    __slots__ = ("_first_request", "_server", "_unasked_since")
+
+    def __init__(self, server: Doors, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._unasked_since: float | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Return whether no more requests than those that have come are to be answered here."""
+        return self._server.ending
+
+    def close_if_unasked(self) -> None:
+        """Close it if for a while nothing was asked on it; to be called again and again."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._unasked_since = None
+        elif self._unasked_since is None:
+            self._unasked_since = monotonic()
+        elif monotonic() - self._unasked_since >= GRACE:
+            self.force_close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; it is the connection's last if the server ends."""
+        if self.ending and not isinstance(resp, Passed):
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -184,14 +218,34 @@ class _Line(web.RequestHandler):
         return refusal(400, "bad_request", "The request is not valid HTTP.", close=True)
 
 
-class _Server(web.Server):
+class Doors(web.Server):
+    """Makes a protocol for every client's connection; `drain` ends them kindly."""
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler, **options)
+        #: Whether answers tell their clients to ask elsewhere from now on.
+        self.ending = False
+
     def __call__(self) -> web.RequestHandler:
         return _Line(self, loop=self._loop, **self._kwargs)
 
+    async def drain(self, overdue: Callable[[], bool]) -> None:
+        """Let answers finish that are under way, and take nothing more; cut what is *overdue*.
 
-def make_server(front: Front) -> web.Server:
+        aiohttp's own `pre_shutdown` reads nothing more at once: a request that was just sent, and
+        the rest of an upload, would wait in vain for as long as others take.
+        """
+        self.ending = True
+        while self.connections and not overdue():
+            for line in self.connections:
+                cast(_Line, line).close_if_unasked()
+            await asyncio.sleep(0.05)
+        await self.shutdown(0.0)
+
+
+def make_server(front: Front) -> Doors:
     """Return the factory of protocols for `loop.create_server`; needs a running loop."""
-    return _Server(
+    return Doors(
         front.handle,
         handler_cancellation=True,
         access_log=None,

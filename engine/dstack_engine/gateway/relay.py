@@ -269,8 +269,8 @@ class Relay:
         lines = [_status_line(head), *head.lines]
         for line in head.addressed:
             lines.append(moved_under(self._prefix, line, self._host) if self._prefix else line)
-        if not self._request.content.is_eof():
-            self.keep = False  # the answer has come before the request's end
+        if cast(Any, self._request.protocol).ending or not self._request.content.is_eof():
+            self.keep = False  # the gateway ends, or the answer has come before the request's end
         if head.length is None:
             self._frame(head, lines)
         elif head.length or (head.status not in BODILESS and self._request.method != "HEAD"):

@@ -20,7 +20,7 @@ import uvloop
 from aiohttp import web
 
 from dstack_engine.gateway.address import GatewayAddress
-from dstack_engine.gateway.app import Front, make_server
+from dstack_engine.gateway.app import Doors, Front, make_server
 from dstack_engine.gateway.control import Control
 from dstack_engine.gateway.exposition import CONTENT_TYPE, render
 from dstack_engine.gateway.limits import RateLimiter
@@ -140,16 +140,13 @@ class _Worker:
         if os.getppid() == self._post.address.pid:
             os.kill(self._post.address.pid, word)
 
-    async def _drain(self, doors: web.Server) -> None:
+    async def _drain(self, doors: Doors) -> None:
         """Let answers finish that are under way; cut what takes longer than the limit."""
         begun = monotonic()
-        doors.pre_shutdown()
         if doors.connections:
             count = len(doors.connections)
             logger.info("worker %d: %d connections may finish", self._post.number, count)
-        while doors.connections and monotonic() - begun < self._drain_limit:
-            await asyncio.sleep(0.05)
-        await doors.shutdown(0.0)
+        await doors.drain(lambda: monotonic() - begun >= self._drain_limit)
 
     async def _look_around(self) -> None:
         """Beat, and end a gateway that is of no use to anybody."""
