@@ -7,7 +7,6 @@ containers and supervisors by their names, output by its offsets; the loops go o
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +16,10 @@ from datetime import datetime, timezone
 import psutil
 
 from dstack_engine import __version__
-from dstack_engine.decisions import placement
-from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.publication import models_of
-from dstack_engine.decisions.scripts import check_script, registry_login_of
-from dstack_engine.decisions.services import first_state
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
-from dstack_engine.hosts.base import Host, KnowsImages, OpensShells
+from dstack_engine.hosts.base import Host, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
-from dstack_engine.reconcilers.containers import image_of
 from dstack_engine.reconcilers.instances import InstanceReconciler
 from dstack_engine.reconcilers.jobs import JobReconciler
 from dstack_engine.reconcilers.loop import Loop
@@ -35,9 +29,9 @@ from dstack_engine.reconcilers.traffic import TrafficListener
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.jobs import Job, JobStatus
-from dstack_engine.records.offers import Offer, OfferId, Plan
+from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
-from dstack_engine.records.runs import Run, RunId, RunStatus, RunView
+from dstack_engine.records.runs import Run, RunView
 from dstack_engine.records.sightings import Container
 from dstack_engine.records.updates import (
     PROTOCOL,
@@ -46,11 +40,10 @@ from dstack_engine.records.updates import (
     GatewayView,
     ModelView,
 )
-from dstack_engine.spec.configurations import Runnable, ServiceConfiguration
-from dstack_engine.spec.names import check_name, random_name
-from dstack_engine.spec.secrets import refuse_secrets
+from dstack_engine.spec.configurations import Runnable
 from dstack_engine.store.store import Kept
 from dstack_engine.streams import Cursor
+from dstack_engine.submissions import Submission, Submissions
 from dstack_engine.tokens import digest_of, make_token
 
 logger = logging.getLogger(__name__)
@@ -70,6 +63,7 @@ class Engine:
             RouteReconciler(world, [digest_of(make_token(world.home))]),
         )
         self._jobs = jobs
+        self._submissions = Submissions(world)
         world.heed = TrafficListener(world).heed
         world.loops.update(
             runs=Loop("runs", runs.tick, runs.keys, workers=2),
@@ -119,15 +113,7 @@ class Engine:
 
     def plan(self, configuration: Runnable) -> Plan:
         """Return the offers for *configuration*, the best first, and why others were refused."""
-        plan = self._place(configuration)
-        remarks = self._image_remarks(configuration, plan)
-        return replace(
-            plan,
-            offers=tuple(
-                replace(offer, remarks=(*offer.remarks, *remarks.get(offer.id, ())))
-                for offer in plan.offers
-            ),
-        )
+        return self._submissions.plan(configuration)
 
     def submit(
         self,
@@ -143,61 +129,8 @@ class Engine:
 
         Raises `Refused`, `NoOffers`, `Conflict` (the name, or one of its ports, is taken).
         """
-        run_id = RunId(hashlib.sha256(submission.encode()).hexdigest()[:24])
-        known = self.world.store.run_by_id(run_id)
-        if known is not None:
-            return self.view(known.record)
-        refuse_unsupported(configuration)
-        refuse_secrets(configuration)
-        check_script(configuration)
-        resolved = _resolve(configuration, environment or {})
-        registry_login_of(configuration, resolved)  # raises Refused: it names what is not there
-        chosen = self._agree(self._place(configuration), offers)
-        if files is not None:
-            self.world.blobs.files(files)  # raises NotFound: they did not arrive
-        now = self.world.clock()
-        service = (
-            first_state(configuration) if isinstance(configuration, ServiceConfiguration) else None
-        )
-        run = Run(
-            id=run_id,
-            name=check_name(configuration.name) if configuration.name else self._new_name(),
-            configuration=configuration,
-            status=RunStatus.SUBMITTED,
-            since=now,
-            submitted_at=now,
-            offers=chosen,
-            files=files,
-            project=project,
-            environment=resolved,
-            service=service,
-        )
-        renewed = self._renew(run, now, offers_named=bool(offers)) if service else None
-        if renewed is None:
-            self._check_ports(configuration, chosen)
-            self._insert(run, now)
-        self.world.checkpoint("run submitted")
-        after = renewed or run
-        self.world.wake("runs", after.id)
-        self.world.wake("routes", "all")
-        return self.view(after)
-
-    def _renew(self, wanted: Run, now: datetime, *, offers_named: bool) -> Run | None:
-        """Give the living service of that name its new configuration; None where none lives."""
-        while True:
-            try:
-                kept = self.world.store.run(wanted.name)
-            except NotFound:
-                return None
-            renewed = renew(kept.record, wanted, offers_named=offers_named)
-            if renewed is None:
-                return None
-            try:
-                with self.world.store.transaction(now) as transaction:
-                    transaction.save(kept, renewed)
-            except LeaseLost:
-                continue
-            return renewed
+        asked = Submission(submission, configuration, offers, environment or {}, files, project)
+        return self.view(self._submissions.take(asked))
 
     def stop_run(self, name: str, *, abort: bool = False) -> RunView:
         """Write the wish to end the run; the loops do it. Asked again, it changes nothing.
@@ -316,9 +249,7 @@ class Engine:
         run = self._named(name).record
         if run.configuration.type != "service":
             raise Conflict(f"Run {name!r} is a {run.configuration.type}, no service.")
-        report = self.world.gateway.report
-        services = report.services if report is not None else ()
-        return next((one for one in services if one.run_id == run.id), None)
+        return self.world.traffic_of(run.id)
 
     # --- into the container ------------------------------------------------------------------
 
@@ -380,71 +311,6 @@ class Engine:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else "%dstack ps -a lists all runs."
             raise NotFound(error.message, hint=hint) from error
-
-    def _new_name(self) -> str:
-        return random_name(taken=self.world.store.run_names())
-
-    def _insert(self, run: Run, now: datetime) -> None:
-        """Save the run; an ended one of the same name gives way, a living one does not."""
-        with self.world.store.transaction(now) as transaction:
-            try:
-                old: Run | None = self.world.store.run(run.name).record
-            except NotFound:
-                old = None
-            if old is not None and not old.finished:
-                raise Conflict(
-                    f"There is a run named {run.name!r}, and it is {old.status}.",
-                    hint=f"Choose another name, or stop it first: %dstack stop {run.name}",
-                )
-            if old is not None:
-                transaction.delete_run(old)
-            transaction.insert(run)
-
-    def _place(self, configuration: Runnable) -> Plan:
-        """Return the plan without what only its reader wants to know: whose images are here."""
-        offers, silent = self.world.backends.list_offers()
-        plan = placement.plan(configuration, offers, configured=self.world.backends)
-        return replace(plan, remarks=(*plan.remarks, *silent))
-
-    def _agree(self, plan: Plan, wanted: Sequence[OfferId]) -> tuple[Offer, ...]:
-        if not plan.offers:
-            raise placement.no_offers(plan)
-        if not wanted:
-            return plan.offers
-        known = {offer.id: offer for offer in plan.offers}
-        missing = [offer for offer in wanted if offer not in known]
-        if missing:
-            raise Conflict(
-                f"The offer {missing[0]!r} is not there any more.",
-                hint=f"There are now: {', '.join(known)}.",
-            )
-        return tuple(known[offer] for offer in wanted)
-
-    def _check_ports(self, configuration: Runnable, offers: Sequence[Offer]) -> None:
-        """Raise the refusal of `choose_routes` now, while the author still looks."""
-        active = [kept.record for kept in self.world.store.jobs(finished=False)]
-        self.world.choose_routes(configuration, offers[0].host, active)
-
-    def _image_remarks(self, configuration: Runnable, plan: Plan) -> dict[OfferId, tuple[str, ...]]:
-        """Say of each Docker offer when its image must be fetched first."""
-        remarks: dict[OfferId, tuple[str, ...]] = {}
-        for offer in plan.offers:
-            host = self.world.hosts.get(offer.host)
-            image = image_of(configuration, offer, self.world.settings)
-            if image is None or not isinstance(host, KnowsImages):
-                continue
-            if not host.has_image(image):
-                remarks[offer.id] = (f"{image} is not here yet; it will be pulled",)
-        return remarks
-
-
-def _resolve(configuration: Runnable, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with their values; raise `Refused` where the client left one out."""
-    values = {name: given.get(name, value) for name, value in configuration.env.items()}
-    missing = sorted(name for name, value in values.items() if value is None)
-    if missing:
-        raise Refused(f"These variables have no value: {', '.join(missing)}.")
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _frame(found: LogFrame) -> Frame:
