@@ -1,8 +1,4 @@
-"""Fakes of the engine's contracts, for its own tests and for those who write a backend or a host.
-
-Deterministic: nothing is random, no time passes but `FakeClock`'s, and every failure is arranged
-beforehand. `FakeHost` and `FakeBackend` pass the same contract suites as the real ones.
-"""
+"""A host whose containers are lists of words, for tests of whatever starts jobs."""
 
 from __future__ import annotations
 
@@ -12,114 +8,19 @@ import shlex
 import signal
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from dstack_engine.errors import DstackError, HostUnreachable, NoCapacity, NotFound
+from dstack_engine.errors import HostUnreachable, NotFound
 from dstack_engine.hosts.base import ContainerSpec, ExecResult, Files, ProgressSink
 from dstack_engine.hosts.logs import STDERR, STDOUT, LogWriter
 from dstack_engine.records.events import Stream
-from dstack_engine.records.instances import InstanceName, Machine
-from dstack_engine.records.offers import HostKind, Offer, OfferId
-from dstack_engine.records.publication import (
-    GatewayReport,
-    Publication,
-    PublishedService,
-    ReplicaReport,
-    ReplicaState,
-    ServiceReport,
-)
+from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
-
-NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-
-
-class FakeClock:
-    """A clock that stands still until it is advanced; call it for the time."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self._now = now
-
-    def __call__(self) -> datetime:
-        return self._now
-
-    def advance(self, by: timedelta) -> datetime:
-        """Let *by* pass; return the time then."""
-        self._now += by
-        return self._now
-
-
-class Failures:
-    """Errors arranged beforehand: the next calls of a verb raise them, in order."""
-
-    def __init__(self) -> None:
-        self._next: dict[str, list[DstackError]] = {}
-
-    def arrange(self, verb: str, *errors: DstackError) -> None:
-        """Let the next call of *verb* raise the first of *errors*, the one after it the second."""
-        self._next.setdefault(verb, []).extend(errors)
-
-    def meet(self, verb: str) -> None:
-        """Raise what was arranged for *verb*, if anything was."""
-        if self._next.get(verb):
-            raise self._next[verb].pop(0)
-
-
-class FakeBackend:
-    """Rents machines that do not exist.
-
-    A machine is ready after `boots_after` descriptions; offers in `sold_out` cannot be had.
-    """
-
-    def __init__(
-        self, name: str = "fake", offers: Iterable[Offer] = (), *, boots_after: int = 0
-    ) -> None:
-        self.name = name
-        self.offered = list(offers)
-        self.boots_after = boots_after
-        self.sold_out: set[OfferId] = set()
-        self.failures = Failures()
-        #: Every call as (verb, machine's name), in order.
-        self.calls: list[tuple[str, str]] = []
-        self.machines: dict[InstanceName, Machine] = {}
-        self._looks: dict[InstanceName, int] = {}
-
-    def offers(self) -> Iterable[Offer]:
-        """Return the offers given."""
-        self._call("offers", "")
-        return list(self.offered)
-
-    def create(self, offer: Offer, name: InstanceName) -> Machine:
-        """Return the machine of that name, made on the first call."""
-        self._call("create", name)
-        if name not in self.machines:
-            if offer.id in self.sold_out:
-                raise NoCapacity(self.name, offer.instance_type)
-            ready = self.boots_after == 0
-            self.machines[name] = Machine(name, offer.shape, ready, address="127.0.0.1")
-        return self.machines[name]
-
-    def describe(self, name: InstanceName) -> Machine | None:
-        """Return the machine, ready once it was looked at often enough."""
-        self._call("describe", name)
-        machine = self.machines.get(name)
-        if machine is None:
-            return None
-        self._looks[name] = self._looks.get(name, 0) + 1
-        machine = replace(machine, ready=self._looks[name] >= self.boots_after)
-        self.machines[name] = machine
-        return machine
-
-    def terminate(self, name: InstanceName) -> None:
-        """Forget the machine."""
-        self._call("terminate", name)
-        self.machines.pop(name, None)
-
-    def _call(self, verb: str, name: str) -> None:
-        self.calls.append((verb, name))
-        self.failures.meet(verb)
+from dstack_engine.testing.conditions import Failures, FakeClock
 
 
 @dataclass
@@ -273,25 +174,9 @@ class FakeHost:
         """Let a running container print."""
         self._write(self.machine.containers[name], stream, payload)
 
-    def finish(
-        self,
-        name: str,
-        exit_code: int = 0,
-        *,
-        signal: int | None = None,
-        out_of_memory: bool = False,
-        timed_out: bool = False,
-        interrupted: bool = False,
-    ) -> None:
-        """Let a running container end."""
-        self._end(
-            self.machine.containers[name],
-            exit_code=exit_code,
-            signal=signal,
-            out_of_memory=out_of_memory,
-            timed_out=timed_out,
-            interrupted=interrupted,
-        )
+    def finish(self, name: str, exit_code: int = 0, **facts: Any) -> None:
+        """Let a running container end; *facts* are further fields of its `Sighting`."""
+        self._end(self.machine.containers[name], exit_code=exit_code, **facts)
 
     def set_unreachable(self, unreachable: bool) -> None:
         """Let every verb raise `HostUnreachable` from now on, or no more."""
@@ -336,89 +221,16 @@ class FakeHost:
         writer.append(STDERR if stream is Stream.STDERR else STDOUT, time_ns, payload)
         writer.close()
 
-    def _end(
-        self,
-        container: FakeContainer,
-        *,
-        exit_code: int,
-        signal: int | None = None,
-        out_of_memory: bool = False,
-        timed_out: bool = False,
-        interrupted: bool = False,
-    ) -> None:
+    def _end(self, container: FakeContainer, *, exit_code: int, **facts: Any) -> None:
         with self.machine.changed:
             container.sighting = Sighting(
                 Container.EXITED,
                 exit_code=exit_code,
-                signal=signal,
-                out_of_memory=out_of_memory,
-                timed_out=timed_out,
-                interrupted=interrupted,
                 started_at=container.sighting.started_at,
                 finished_at=self.machine.clock(),
+                **facts,
             )
             self.machine.changed.notify_all()
-
-
-class FakeGatewayLink:
-    """A gateway without traffic: every replica is ready at once, and drained when it is to be.
-
-    `report_on` says what else it is to report of a service; `tell` sends a report to the engine.
-    """
-
-    def __init__(self, on_report: Callable[[GatewayReport], None] = lambda _report: None) -> None:
-        self.on_report = on_report
-        self.published: list[Publication] = []
-        self.report: GatewayReport | None = None
-        self.port: int | None = None
-        self.trouble: str | None = None
-        self.stopped: bool | None = None
-        #: Replicas' jobs that never answer their probe, and requests that each is answering.
-        self.unready: set[str] = set()
-        self.answering: dict[str, int] = {}
-        self._facts: dict[str, Mapping[str, object]] = {}
-
-    def start(self) -> None:
-        """Do nothing: there is no process."""
-
-    def publish(self, publication: Publication) -> None:
-        """Keep it, and report on it at once."""
-        self.published.append(publication)
-        self.port = self.port or (4180 if publication.services else None)
-        self.tell()
-
-    def stop(self, *, gateway_too: bool = False) -> None:
-        """Note whether the gateway was to end, too."""
-        self.stopped = gateway_too
-
-    def report_on(self, run: str, **facts: object) -> None:
-        """Report *facts* (fields of `ServiceReport`) of that service from now on."""
-        self._facts[run] = facts
-        self.tell()
-
-    def tell(self) -> None:
-        """Send a report on what was published last."""
-        if not self.published:
-            return
-        told = self.published[-1]
-        services = tuple(self._report_of(service) for service in told.services)
-        self.report = GatewayReport(told.version, 1, self.port or 0, services)
-        self.on_report(self.report)
-
-    def _report_of(self, service: PublishedService) -> ServiceReport:
-        replicas = tuple(
-            ReplicaReport(
-                one.job, self._state_of(one.job, one.draining), self.answering.get(one.job, 0)
-            )
-            for one in service.replicas
-        )
-        report = ServiceReport(service.run, service.run_id, replicas)
-        return replace(report, **self._facts.get(service.run, {}))  # type: ignore[arg-type]
-
-    def _state_of(self, job: str, draining: bool) -> ReplicaState:
-        if draining:
-            return ReplicaState.DRAINING
-        return ReplicaState.PROBING if job in self.unready else ReplicaState.READY
 
 
 def _echo(line: str) -> tuple[Stream, bytes] | None:
