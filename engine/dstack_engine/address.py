@@ -6,19 +6,13 @@ so an `engine.json` left over from a crash deceives nobody.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import threading
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 
+from dstack_engine import presence
 from dstack_engine.errors import EngineDown
-from dstack_engine.home import Home
-
-#: How often, and how many seconds apart, an engine that starts tries to get the lock.
-LOCK_ATTEMPTS = 25
-LOCK_PAUSE = 0.02
+from dstack_engine.home import Home, write_private
 
 
 @dataclass(frozen=True)
@@ -39,16 +33,12 @@ class EngineAddress:
 
 def find_engine(home: Home) -> EngineAddress | None:
     """Return where the home's engine is, or None where none lives."""
-    holder = _lock_holder(home)
-    if holder is None:
-        return None
-    address = _read(home)
-    return address if address is not None and address.pid == holder else None
+    return presence.find(home.engine_file, home.engine_lock, EngineAddress)
 
 
 def has_crashed(home: Home) -> bool:
     """Tell whether the last engine went without goodbye: its `engine.json` lies there, unlocked."""
-    return home.engine_file.exists() and _lock_holder(home) is None
+    return home.engine_file.exists() and presence.lock_holder(home.engine_lock) is None
 
 
 def no_engine() -> EngineDown:
@@ -61,52 +51,9 @@ def no_engine() -> EngineDown:
 
 def take_lock(home: Home) -> FileIO | None:
     """Take the engine's lock for this process; None when another engine lives."""
-    file = open(home.engine_lock, "a+b", buffering=0)  # noqa: SIM115, PTH123  # held for life
-    os.chmod(home.engine_lock, 0o600)  # noqa: PTH101
-    if not _lock_alone(file):
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(str(os.getpid()).encode())
-    return file
-
-
-def _lock_alone(file: FileIO) -> bool:
-    """Tell whether the lock was had; somebody who only looks holds it for an instant."""
-    pause = threading.Event()
-    for _ in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pause.wait(LOCK_PAUSE)
-        else:
-            return True
-    return False
+    return presence.take_lock(home.engine_lock)
 
 
 def publish(home: Home, address: EngineAddress) -> None:
     """Write `engine.json` (0600) in one step."""
-    draft = home.engine_file.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(address), file)
-    draft.replace(home.engine_file)
-
-
-def _read(home: Home) -> EngineAddress | None:
-    try:
-        return EngineAddress(**json.loads(home.engine_file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _lock_holder(home: Home) -> int | None:
-    try:
-        with home.engine_lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or b"0")
-    except (OSError, ValueError):
-        return None
-    return None
+    write_private(home.engine_file, json.dumps(asdict(address)).encode())

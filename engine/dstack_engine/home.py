@@ -87,3 +87,18 @@ class Home:
     def cache(self) -> Path:
         """Return the folder of what can be made anew: hashes, interpreters."""
         return self.root / "cache"
+
+
+def write_private(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file that its user alone can read (0600), whole or not at all. Raises `OSError`.
+
+    *durable*: also where the computer goes down in the next moment.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}")  # several processes may write at once
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(descriptor)
+    draft.replace(path)

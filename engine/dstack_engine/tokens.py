@@ -7,11 +7,10 @@ never an argument of a program, and never in a log.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 
 from dstack_engine.errors import NotFound
-from dstack_engine.home import Home
+from dstack_engine.home import Home, write_private
 
 #: Letters of a token are URL-safe; it carries 256 bits of chance.
 _BYTES = 32
@@ -23,13 +22,7 @@ def make_token(home: Home) -> str:
         return read_token(home)
     except NotFound:
         pass
-    draft = home.token.with_name(f"{home.token.name}.{secrets.token_hex(4)}")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w") as writer:
-        writer.write(f"{secrets.token_urlsafe(_BYTES)}\n")
-        writer.flush()
-        os.fsync(writer.fileno())
-    draft.replace(home.token)  # whole or not at all, also where the computer goes down now
+    write_private(home.token, f"{secrets.token_urlsafe(_BYTES)}\n".encode(), durable=True)
     return read_token(home)
 
 

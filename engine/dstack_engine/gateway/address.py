@@ -7,20 +7,15 @@ the engine need not load them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-import threading
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 
-from dstack_engine.home import Home
-
-#: How often, and how many seconds apart, a gateway that starts tries to get the lock.
-LOCK_ATTEMPTS = 25
-LOCK_PAUSE = 0.02
+from dstack_engine import presence
+from dstack_engine.home import Home, write_private
 
 #: Bytes that the address of a unix socket holds, less the one that ends it.
 _LONGEST_ADDRESS = 107
@@ -42,41 +37,22 @@ class GatewayAddress:
 
 def find_gateway(home: Home) -> GatewayAddress | None:
     """Return where the home's gateway is, or None where none lives."""
-    holder = _lock_holder(home)
-    if holder is None:
-        return None
-    address = read_address(home)
-    return address if address is not None and address.pid == holder else None
+    return presence.find(_address_file(home), _lock_file(home), GatewayAddress)
 
 
 def read_address(home: Home) -> GatewayAddress | None:
     """Return what the last gateway wrote, be it alive or not."""
-    try:
-        return GatewayAddress(**json.loads(_address_file(home).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return presence.read(_address_file(home), GatewayAddress)
 
 
 def write_address(home: Home, address: GatewayAddress) -> None:
     """Write `address.json` (0600) in one step."""
-    file = _address_file(home)
-    draft = file.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as written:
-        json.dump(asdict(address), written)
-    draft.replace(file)
+    write_private(_address_file(home), json.dumps(asdict(address)).encode())
 
 
 def take_lock(home: Home) -> FileIO | None:
     """Take the gateway's lock for this process; None when another gateway lives."""
-    path = _lock_file(home)
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0)
-    if not _lock_alone(file):
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(str(os.getpid()).encode())
-    return file
+    return presence.take_lock(_lock_file(home))
 
 
 def is_home_there(home: Home, lock: FileIO) -> bool:
@@ -139,28 +115,3 @@ def _address_file(home: Home) -> Path:
 
 def _lock_file(home: Home) -> Path:
     return home.gateway / "lock"
-
-
-def _lock_alone(file: FileIO) -> bool:
-    """Tell whether the lock was had; somebody who only looks holds it for an instant."""
-    pause = threading.Event()
-    for _ in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pause.wait(LOCK_PAUSE)
-        else:
-            return True
-    return False
-
-
-def _lock_holder(home: Home) -> int | None:
-    try:
-        with _lock_file(home).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or b"0")
-    except (OSError, ValueError):
-        return None
-    return None

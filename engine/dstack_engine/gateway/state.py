@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
 from dstack_engine.gateway.messages import (
@@ -16,6 +15,7 @@ from dstack_engine.gateway.messages import (
     decode_publication,
     encode_publication,
 )
+from dstack_engine.home import write_private
 from dstack_engine.records.publication import Publication
 
 logger = logging.getLogger(__name__)
@@ -33,12 +33,8 @@ class KeptPublication:
     def save(self, publication: Publication) -> None:
         """Write it (0600). A disk that takes nothing is logged: serving goes on all the same."""
         head = b'{"format": %d, "publication": ' % FORMAT
-        draft = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(head + encode_publication(publication) + b"}\n")
-            draft.replace(self._path)
+            write_private(self._path, head + encode_publication(publication) + b"}\n")
         except OSError as error:
             logger.warning("%s: what is published cannot be kept: %s", self._path, error.strerror)
 
