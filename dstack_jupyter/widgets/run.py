@@ -19,7 +19,7 @@ from dstack_jupyter.widgets.states import run_state
 
 _MODULES = (
     *("element.js", "amounts.js", "screen.js", "store.js", "logview.js", "logbar.js"),
-    *("theme.js", "stopping.js", "run.js"),
+    *("theme.js", "stopping.js", "card.js", "run.js"),
 )
 
 

@@ -37,7 +37,7 @@ MAX_OUTPUTS = 24
 
 _MODULES = (
     *("element.js", "amounts.js", "screen.js", "store.js", "logview.js", "logbar.js"),
-    *("theme.js", "stopping.js", "plot.js", "trial.js", "service.js"),
+    *("theme.js", "stopping.js", "card.js", "plot.js", "trial.js", "service.js"),
 )
 
 
