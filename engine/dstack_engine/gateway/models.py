@@ -144,7 +144,7 @@ class Models:
         visit = service.arrive()
         try:
             if model.format == "tgi" and rest.partition("?")[0] == tgi.CHAT:
-                return await tgi.chat(request, service, model, asked, visit=visit, meter=meter)
+                return await tgi.Chat(request, service, model, asked, visit, meter).answer()
             # Without a body it may be a WebSocket, which `forward` takes care of.
             body = asked.body or None
             return await forward(

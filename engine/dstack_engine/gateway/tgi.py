@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -61,128 +62,115 @@ class Failed(Exception):
         self.retry_after = retry_after
 
 
-async def chat(
-    request: web.BaseRequest,
-    service: Service,
-    model: ServedModel,
-    asked: Asked,
-    *,
-    visit: Visit,
-    meter: Meter,
-) -> web.StreamResponse:
-    """Answer a request for a chat; errors are answers too."""
-    if request.method != "POST":
-        return refusal(405, "method_not_allowed", "A chat is asked for by POST.")
-    client = _Client(request, service.told.run, events=asked.stream)
+@dataclass
+class Chat:
+    """A request for a chat, and what is counted of it."""
+
+    request: web.BaseRequest
+    service: Service
+    model: ServedModel
+    asked: Asked
+    visit: Visit
+    meter: Meter
+
+    def __post_init__(self) -> None:
+        self._client = _Client(self.request, self.service.told.run, events=self.asked.stream)
+
+    async def answer(self) -> web.StreamResponse:
+        """Answer it; errors are answers too."""
+        if self.request.method != "POST":
+            return refusal(405, "method_not_allowed", "A chat is asked for by POST.")
+        try:
+            if self.model.chat_template is None:
+                return await self._ask_own_chat()
+            return await self._ask_generate()
+        except Unanswerable as error:
+            self.meter.head(400, {})
+            return refusal(400, "unsupported_request", str(error))
+        except Failed as failed:
+            self.meter.head(failed.status, {})
+            self.visit.close(failed=failed.status >= 500)
+            return await self._client.fail(failed)
+
+    async def _ask_generate(self) -> web.StreamResponse:
+        generation = generation_of(
+            self.asked.fields(),
+            self.model,
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+        )
+        target = "/generate_stream" if generation.stream else "/generate"
+        async with self._answered(target, json.dumps(generation.body).encode()) as answer:
+            if answer.status != 200:
+                raise _failure(answer.status, await _read(answer, ERROR_LIMIT, cut=True))
+            self.meter.head(200, {})
+            if generation.stream:
+                return await self._stream(answer, generation)
+            return await self._whole(answer, generation)
+
+    async def _whole(self, answer: Exchange, generation: Generation) -> web.StreamResponse:
+        text = await _read(answer, ANSWER_LIMIT)
+        self.meter.chunk(b"")
+        with _read_as_tgi("answer"):
+            completion = completion_of(_json_object(text), generation, _told_length(answer))
+        usage = completion["usage"]
+        if usage is not None:
+            self.meter.count(usage["prompt_tokens"], usage["completion_tokens"])
+        return web.Response(body=json.dumps(completion).encode(), content_type="application/json")
+
+    async def _stream(self, answer: Exchange, generation: Generation) -> web.StreamResponse:
+        stream = Stream(generation, _told_length(answer))
+        await self._client.send(stream.first())
+        async for event in _events(answer):
+            if "error" in event:
+                raise _failure(500, json.dumps(event).encode())
+            self.meter.chunk(b"")
+            with _read_as_tgi("stream"):
+                chunks = stream.take(event)
+            for chunk in chunks:
+                await self._client.send(chunk)
+        if not stream.finished:
+            raise Failed(502, "replica_closed", "The stream ended before the answer's end.")
+        self.meter.count(stream.prompt_tokens, stream.completion_tokens)
+        await self._client.say(_DONE)
+        return await self._client.ended()
+
+    async def _ask_own_chat(self) -> web.StreamResponse:
+        """Pass the request to the server's own chat, and its answer back, both untouched."""
+        async with self._answered(_OWN_CHAT, self.asked.body) as answer:
+            if answer.status != 200:
+                text = await _read(answer, ERROR_LIMIT, cut=True)
+                if answer.status in (404, 405) or b"template_error" in text:
+                    raise _template_needed(self.model)
+                raise _failure(answer.status, text)
+            self.meter.head(200, answer.headers)
+            content_type = answer.headers.get("Content-Type", "application/json")
+            async for piece in answer.chunks():
+                self.meter.chunk(piece)
+                await self._client.write(piece, content_type)
+            return await self._client.ended()
+
+    @asynccontextmanager
+    async def _answered(self, target: str, body: bytes) -> AsyncIterator[Exchange]:
+        """Give the answer; what keeps it from coming, and whole, is raised as `Failed`."""
+        comfort = self._client.comfort
+        try:
+            async with exchange(
+                self.service, "POST", target, _HEADERS, body, visit=self.visit, on_wait=comfort
+            ) as answer:
+                yield answer
+        except NoReplica as none:
+            raise Failed(503, "no_replica", none.message, none.retry_after) from none
+        except (OSError, BadHead, BadBody) as error:
+            raise Failed(502, "replica_closed", f"No whole answer came: {error}.") from error
+
+
+@contextmanager
+def _read_as_tgi(what: str) -> Iterator[None]:
     try:
-        if model.chat_template is None:
-            return await _ask_own_chat(client, service, model, asked, visit, meter)
-        return await _ask_generate(client, service, model, asked, visit, meter)
-    except Unanswerable as error:
-        meter.head(400, {})
-        return refusal(400, "unsupported_request", str(error))
-    except Failed as failed:
-        meter.head(failed.status, {})
-        visit.close(failed=failed.status >= 500)
-        return await client.fail(failed)
-
-
-async def _ask_generate(
-    client: _Client,
-    service: Service,
-    model: ServedModel,
-    asked: Asked,
-    visit: Visit,
-    meter: Meter,
-) -> web.StreamResponse:
-    generation = generation_of(
-        asked.fields(), model, id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time())
-    )
-    target = "/generate_stream" if generation.stream else "/generate"
-    body = json.dumps(generation.body).encode()
-    async with _asked(client, service, target, body, visit) as answer:
-        if answer.status != 200:
-            raise _failure(answer.status, await _read(answer, ERROR_LIMIT, cut=True))
-        meter.head(200, {})
-        if generation.stream:
-            return await _stream(client, answer, generation, meter)
-        return await _whole(answer, generation, meter)
-
-
-async def _whole(answer: Exchange, generation: Generation, meter: Meter) -> web.StreamResponse:
-    text = await _read(answer, ANSWER_LIMIT)
-    meter.chunk(b"")
-    try:
-        completion = completion_of(_json_object(text), generation, _told_length(answer))
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Failed(502, "bad_answer", f"The server's answer is not TGI's: {error}.") from error
-    usage = completion["usage"]
-    if usage is not None:
-        meter.count(usage["prompt_tokens"], usage["completion_tokens"])
-    return web.Response(body=json.dumps(completion).encode(), content_type="application/json")
-
-
-async def _stream(
-    client: _Client, answer: Exchange, generation: Generation, meter: Meter
-) -> web.StreamResponse:
-    stream = Stream(generation, _told_length(answer))
-    await client.send(stream.first())
-    async for event in _events(answer):
-        if "error" in event:
-            raise _failure(500, json.dumps(event).encode())
-        meter.chunk(b"")
-        for chunk in _taken(stream, event):
-            await client.send(chunk)
-    if not stream.finished:
-        raise Failed(502, "replica_closed", "The stream ended before the answer's end.")
-    meter.count(stream.prompt_tokens, stream.completion_tokens)
-    await client.say(_DONE)
-    return await client.ended()
-
-
-def _taken(stream: Stream, event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    try:
-        return stream.take(event)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Failed(502, "bad_answer", f"The server's stream is not TGI's: {error}.") from error
-
-
-async def _ask_own_chat(
-    client: _Client,
-    service: Service,
-    model: ServedModel,
-    asked: Asked,
-    visit: Visit,
-    meter: Meter,
-) -> web.StreamResponse:
-    """Pass the request to the server's own chat, and its answer back, both untouched."""
-    async with _asked(client, service, _OWN_CHAT, asked.body, visit) as answer:
-        if answer.status != 200:
-            text = await _read(answer, ERROR_LIMIT, cut=True)
-            if answer.status in (404, 405) or b"template_error" in text:
-                raise _template_needed(model)
-            raise _failure(answer.status, text)
-        meter.head(200, answer.headers)
-        async for piece in answer.chunks():
-            meter.chunk(piece)
-            await client.write(piece, answer.headers.get("Content-Type", "application/json"))
-        return await client.ended()
-
-
-@asynccontextmanager
-async def _asked(
-    client: _Client, service: Service, target: str, body: bytes, visit: Visit
-) -> AsyncIterator[Exchange]:
-    """Give the answer; what keeps it from coming, or from being whole, is raised as `Failed`."""
-    try:
-        async with exchange(
-            service, "POST", target, _HEADERS, body, visit=visit, on_wait=client.comfort
-        ) as answer:
-            yield answer
-    except NoReplica as none:
-        raise Failed(503, "no_replica", none.message, none.retry_after) from none
-    except (OSError, BadHead, BadBody) as error:
-        raise Failed(502, "replica_closed", f"No whole answer came: {error}.") from error
+        raise Failed(502, "bad_answer", f"The server's {what} is not TGI's: {error}.") from error
 
 
 async def _read(answer: Exchange, limit: int, *, cut: bool = False) -> bytes:
