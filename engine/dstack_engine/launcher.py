@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
+from dstack_engine import detached
 from dstack_engine.address import find_engine, no_engine
 from dstack_engine.client import Client
 from dstack_engine.errors import EngineStartFailed
@@ -60,7 +59,9 @@ def _start(home: Home, on_wait: Callable[[str], None] | None) -> None:
         ) from error
     with _turn(home.root / "start.lock"):
         if find_engine(home) is None:
-            _await_engine(home, _spawn(home), on_wait)
+            arguments = ("serve", "--home", str(home.root))
+            process = detached.start("dstack_engine", *arguments, output=home.engine_log)
+            _await_engine(home, process, on_wait)
 
 
 @contextlib.contextmanager
@@ -68,32 +69,6 @@ def _turn(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _spawn(home: Home) -> subprocess.Popen[bytes]:
-    log = os.open(home.engine_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dstack_engine", "serve", "--home", str(home.root)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=_engine_environment(),
-            start_new_session=True,  # the engine outlives the notebook, and its Ctrl-C
-        )
-    finally:
-        os.close(log)
-
-
-def _engine_environment() -> dict[str, str]:
-    # A kernel's own variables (JPY_*, MPLBACKEND, …) are nobody's business in the engine's jobs.
-    drop = ("JPY_", "IPYKERNEL", "PYDEVD_", "MPLBACKEND", "JUPYTER", "COLAB_", "PYTHONPATH_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
-    paths = [path for path in sys.path if path and Path(path, "dstack_engine").is_dir()]
-    if paths and not kept.get("PYTHONPATH"):
-        kept["PYTHONPATH"] = paths[0]
-    return kept
 
 
 def _await_engine(
@@ -105,7 +80,7 @@ def _await_engine(
     while monotonic() - begun < START_TIMEOUT:
         address = find_engine(home)
         if address is not None and address.pid == process.pid:
-            _reap_later(process)
+            detached.reap_later(process)
             return
         if process.poll() == 0 and address is not None:
             return  # another engine was first; ours has seen its lock
@@ -116,11 +91,6 @@ def _await_engine(
             told = True
         tick.wait(0.01)
     raise _start_failed(home, f"it did not answer within {START_TIMEOUT:.0f} s")
-
-
-def _reap_later(process: subprocess.Popen[bytes]) -> None:
-    # Without a wait the engine would stay a zombie of this process after its end.
-    threading.Thread(target=process.wait, name="engine-reaper", daemon=True).start()
 
 
 def _start_failed(home: Home, what: str) -> EngineStartFailed:

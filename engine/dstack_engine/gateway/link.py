@@ -8,16 +8,14 @@ here knows the proxy's libraries.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
 
-from dstack_engine import __version__
+from dstack_engine import __version__, detached
 from dstack_engine.gateway.address import (
     GatewayAddress,
     connect_control,
@@ -168,7 +166,7 @@ class GatewayLink:
             address = find_gateway(self._home)
             if address is not None and _answers(self._home):
                 if address.pid == child.pid:
-                    _reap_later(child)
+                    detached.reap_later(child)
                 return None
             if child.poll() == 0 and address is None:
                 return None  # another gateway was first, or is just ending
@@ -176,27 +174,15 @@ class GatewayLink:
                 said = _last_words(self._output)
                 return f"The gateway could not be started (exit code {child.returncode}). {said}"
             self._stopped.wait(AWAIT_EVERY)
-        _reap_later(child)
+        detached.reap_later(child)
         return f"The gateway did not answer within {START_TIMEOUT:.0f} s of its start."
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._home.make()
-        output = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._output.unlink(missing_ok=True)
         port, processes = self._asked
-        command = [sys.executable, "-m", "dstack_engine.gateway", "--home", str(self._home.root)]
-        command += ["--port", str(port), "--processes", str(processes)]
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                env=_environment(),
-                start_new_session=True,  # the gateway outlives the engine
-            )
-        finally:
-            os.close(output)
+        asked = ("--home", str(self._home.root), "--port", str(port), "--processes", str(processes))
+        return detached.start("dstack_engine.gateway", *asked, output=self._output)
 
     @property
     def _output(self) -> Path:
@@ -275,19 +261,6 @@ def _answers(home: Home) -> bool:
     except OSError:
         return False
     return True
-
-
-def _environment() -> dict[str, str]:
-    kept = dict(os.environ)
-    paths = [path for path in sys.path if path and Path(path, "dstack_engine").is_dir()]
-    if paths and not kept.get("PYTHONPATH"):
-        kept["PYTHONPATH"] = paths[0]
-    return kept
-
-
-def _reap_later(process: subprocess.Popen[bytes]) -> None:
-    # Without a wait the gateway would stay a zombie of this process after its end.
-    threading.Thread(target=process.wait, name="gateway reaper", daemon=True).start()
 
 
 def _last_words(output: Path) -> str:
