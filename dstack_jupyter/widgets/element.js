@@ -18,3 +18,13 @@ export function button(text, title, onClick) {
   node.addEventListener("click", onClick);
   return node;
 }
+
+/** Make a button that copies what *textOf* returns, and says so for a moment. */
+export function copyButton(title, textOf) {
+  const node = button("Copy", title, async () => {
+    await navigator.clipboard.writeText(textOf());
+    node.textContent = "Copied";
+    setTimeout(() => setText(node, "Copy"), 1500);
+  });
+  return node;
+}

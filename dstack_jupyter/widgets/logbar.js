@@ -1,4 +1,4 @@
-import { button, element, setText } from "./element.js";
+import { button, copyButton, element, setText } from "./element.js";
 
 /** The line above an output: how many lines there are, following, wrapping, copying, downloading. */
 export class LogBar {
@@ -13,13 +13,13 @@ export class LogBar {
     this.lines = element("span", "dstack-lines");
     this.follow = button("↓ Follow", "Go to the end and follow it", () => this.view().follow(true));
     this.follow.hidden = true;
-    this.copy = button("Copy", "Copy all output", () => this.copied());
+    const copy = copyButton("Copy all output", () => this.view().screen.text);
     const save = button("Download", "Download all output", () => this.download());
     this.wrap = button("Wrap", "Wrap long lines", () => {
       this.wrapped = !this.wrapped;
       this.dress();
     });
-    this.box = element("div", "dstack-bar", {}, this.lines, this.follow, this.wrap, this.copy, save);
+    this.box = element("div", "dstack-bar", {}, this.lines, this.follow, this.wrap, copy, save);
     this.dress();
   }
 
@@ -38,14 +38,6 @@ export class LogBar {
   count(screen) {
     const count = screen.dropped + screen.count - (screen.column ? 0 : 1);
     setText(this.lines, count < 1 ? "No output yet" : count === 1 ? "1 line" : `${count.toLocaleString("en")} lines`);
-  }
-
-  async copied() {
-    await navigator.clipboard.writeText(this.view().screen.text);
-    this.copy.textContent = "Copied";
-    setTimeout(() => {
-      this.copy.textContent = "Copy";
-    }, 1500);
   }
 
   download() {

@@ -1,6 +1,6 @@
 import { durationText, secondsText } from "./amounts.js";
 import { Card, widgetOf } from "./card.js";
-import { button, element } from "./element.js";
+import { copyButton, element } from "./element.js";
 import { LogView } from "./logview.js";
 import { Plot } from "./plot.js";
 import { Store } from "./store.js";
@@ -170,13 +170,7 @@ function addressOf(address) {
   if (address.opens && /^https?:\/\//.test(address.url)) {
     url = element("a", "dstack-port", { href: address.url, target: "_blank", rel: "noopener noreferrer" }, address.url, " ↗");
   }
-  const copy = button("Copy", `Copy ${address.url}`, async () => {
-    await navigator.clipboard.writeText(address.url);
-    copy.textContent = "Copied";
-    setTimeout(() => {
-      copy.textContent = "Copy";
-    }, 1500);
-  });
+  const copy = copyButton(`Copy ${address.url}`, () => address.url);
   copy.setAttribute("aria-label", `Copy ${address.label}`);
   return element("div", "dstack-address", {}, label, url, copy);
 }
