@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 #: Belong to one connection, never passed on; `TE` neither, for trailers pass without it.
 HOP_BY_HOP = frozenset(
@@ -45,6 +46,13 @@ _FIELDS = re.compile(
 _DIGITS = re.compile(rb"\d{1,18}")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+class Fields(Protocol):
+    """Headers that are looked up by name, whatever its case."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """Return the first value of *name*, or *default*."""
 
 
 class BadHead(ValueError):
@@ -215,6 +223,14 @@ class AnswerHead:
     def streamed(self) -> bool:
         """Return whether the body ends with the connection."""
         return self.length is None and not self.chunked
+
+    def get(self, name: str, default: str, /) -> str:
+        """Return the first value of the header *name* among those that pass, or *default*."""
+        key = name.lower().encode() + b":"
+        for line in self.lines:
+            if line[: len(key)].lower() == key:
+                return line[len(key) :].strip().decode("latin-1")
+        return default
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the headers as text."""

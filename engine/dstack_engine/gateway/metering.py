@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
+from dstack_engine.gateway.headers import Fields
 from dstack_engine.records.publication import ModelUsage
 
 #: The word looked for. In text that a model wrote its quotes are escaped, so it is not found there.
@@ -120,7 +121,7 @@ class Meter:
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
 
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
+    def head(self, status: int, headers: Fields) -> None:
         """Take the status line and the headers of the answer."""
         self._status = status
         kind = headers.get("Content-Type", "")

@@ -12,11 +12,10 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from dstack_engine.gateway.chunks import LAST_CHUNK, as_chunk
 from dstack_engine.gateway.counts import Visit
-from dstack_engine.gateway.headers import BODILESS, AnswerHead, BadHead, moved_under
+from dstack_engine.gateway.headers import BODILESS, AnswerHead, BadHead, Fields, moved_under
 from dstack_engine.gateway.refusals import error_body
 from dstack_engine.gateway.upstream import Connection
 from dstack_engine.gateway.websockets import Uplink
@@ -32,7 +31,7 @@ _PLAIN, _AS_CHUNKS, _PIECES = range(3)
 class Observer(Protocol):
     """Who looks at an answer as it passes: metering."""
 
-    def head(self, status: int, headers: CIMultiDictProxy[str]) -> None:
+    def head(self, status: int, headers: Fields) -> None:
         """See the head."""
 
     def chunk(self, data: bytes) -> None:
@@ -174,7 +173,7 @@ class Relay:
         self.status = head.status
         self._visit.first_byte()
         if self._observer is not None:
-            self._observer.head(head.status, CIMultiDictProxy(CIMultiDict(head.pairs())))
+            self._observer.head(head.status, head)
         if self._declared:
             self._form = _PIECES
             self.wants_pieces = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Protocol, cast
-from weakref import WeakKeyDictionary
 
 from dstack_engine.gateway.chunks import BadBody, ChunkScanner
 from dstack_engine.gateway.headers import MOST_HEAD, AnswerHead, BadHead, answer_head
@@ -293,14 +292,14 @@ class Pool:
     """The open connections that answer nothing at the moment; one pool for each event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, address: tuple[str, int], *, repeatable: bool) -> Connection | None:
         """Return an open connection to *address*, if there is one that is fresh enough."""
         waiting = self._idle.get(address)
-        oldest = self._loop.time() - (IDLE_TIME if repeatable else IDLE_TIME_ONCE)
+        oldest = self.loop.time() - (IDLE_TIME if repeatable else IDLE_TIME_ONCE)
         while waiting:
             connection = waiting.pop()
             if not connection.open or not connection.reusable:
@@ -313,8 +312,8 @@ class Pool:
 
     async def connect(self, address: tuple[str, int]) -> Connection:
         """Return a new connection to *address*; raises `OSError`."""
-        made = self._loop.create_task(
-            self._loop.create_connection(lambda: Connection(address), *address)
+        made = self.loop.create_task(
+            self.loop.create_connection(lambda: Connection(address), *address)
         )
         wanted = False
         try:
@@ -339,10 +338,10 @@ class Pool:
         if len(waiting) >= MOST_IDLE:
             connection.close()
             return
-        connection.since = self._loop.time()
+        connection.since = self.loop.time()
         waiting.append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(IDLE_TIME, self._close_old)
+            self._sweep = self.loop.call_later(IDLE_TIME, self._close_old)
 
     def close(self) -> None:
         """Close all that answer nothing; for the end of the process, and of a test."""
@@ -355,7 +354,7 @@ class Pool:
             self._sweep = None
 
     def _close_old(self) -> None:
-        oldest = self._loop.time() - IDLE_TIME
+        oldest = self.loop.time() - IDLE_TIME
         self._sweep = None
         for address, waiting in list(self._idle.items()):
             for connection in waiting:
@@ -367,7 +366,7 @@ class Pool:
             else:
                 del self._idle[address]
         if self._idle:
-            self._sweep = self._loop.call_later(1.0, self._close_old)
+            self._sweep = self.loop.call_later(1.0, self._close_old)
 
 
 def _close_unwanted(made: asyncio.Task[tuple[asyncio.Transport, Connection]]) -> None:
@@ -376,13 +375,14 @@ def _close_unwanted(made: asyncio.Task[tuple[asyncio.Transport, Connection]]) ->
         made.result()[1].close()
 
 
-_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+_pool: Pool | None = None
 
 
 def pool() -> Pool:
-    """Return the running loop's pool."""
+    """Return the running loop's pool; a process has one loop at a time."""
+    global _pool  # asked for twice in a request
     loop = asyncio.get_running_loop()
-    found = _pools.get(loop)
-    if found is None:
-        found = _pools[loop] = Pool(loop)
+    found = _pool
+    if found is None or found.loop is not loop:
+        found = _pool = Pool(loop)
     return found
