@@ -28,7 +28,7 @@ from dstack_jupyter.replicas import (
     replicas_of,
     standing_of,
 )
-from dstack_jupyter.widgets.states import milliseconds
+from dstack_jupyter.widgets.states import card_state, milliseconds
 
 _MOODS: dict[str, str] = {
     ServiceWord.READY: "good",
@@ -70,24 +70,13 @@ def service_state(
     logs: Sequence[str],
 ) -> dict[str, object]:
     """Return what the card of a service shows at *now*; *logs* are the outputs that it has."""
-    run, standing, model = view.run, standing_of(view, report), model_of(view)
-    ended_at = (run.finished_at or run.since) if view.finished else None
+    standing, model = standing_of(view, report), model_of(view)
     return {
-        "id": run.id,
-        "name": view.name,
-        "status": str(view.status),
+        **card_state(view, now),
         "word": str(standing.word),
         "sign": sign_of(view, standing),
         "mood": _MOODS.get(standing.word, ""),
         "sentence": sentence_of(view) if view.finished else standing.sentence,
-        "final": view.finished,
-        "stopping": view.status is RunStatus.TERMINATING or run.stop_requested_at is not None,
-        "aborting": run.abort,
-        "now": milliseconds(now),
-        "submitted_at": milliseconds(run.submitted_at),
-        "ended_at": None if ended_at is None else milliseconds(ended_at),
-        "price": view.price,
-        "cost": view.cost(now),
         "addresses": [
             {"label": label, "url": url, "opens": label == "address"}
             for label, url in addresses_of(view, gateway)

@@ -21,19 +21,14 @@ def milliseconds(at: datetime) -> float:
     return at.timestamp() * 1000
 
 
-def run_state(
-    view: RunView, now: datetime, progress: Progress | None = None, usage: Usage | None = None
-) -> dict[str, object]:
-    """Return what the card of a run shows at *now*."""
-    run, job = view.run, view.job
+def card_state(view: RunView, now: datetime) -> dict[str, object]:
+    """Return what every card shows of its run at *now*."""
+    run = view.run
     ended_at = (run.finished_at or run.since) if view.finished else None
     return {
         "id": run.id,
         "name": view.name,
         "status": str(view.status),
-        "word": status_word(view),
-        "sign": SIGNS[view.status],
-        "sentence": sentence_of(view),
         "final": view.finished,
         "stopping": view.status is RunStatus.TERMINATING or run.stop_requested_at is not None,
         "aborting": run.abort,
@@ -42,10 +37,22 @@ def run_state(
         "ended_at": None if ended_at is None else milliseconds(ended_at),
         "price": view.price,
         "cost": view.cost(now),
+    }
+
+
+def run_state(
+    view: RunView, now: datetime, progress: Progress | None = None, usage: Usage | None = None
+) -> dict[str, object]:
+    """Return what the card of a task shows at *now*."""
+    return {
+        **card_state(view, now),
+        "word": status_word(view),
+        "sign": SIGNS[view.status],
+        "sentence": sentence_of(view),
         "steps": [_step(step) for step in steps_of(view, progress)],
         "facts": facts_of(view, ports=False),
-        "ports": _ports(job),
-        "usage": [] if usage is None or view.finished else usage_meters(usage, job),
+        "ports": _ports(view.job),
+        "usage": [] if usage is None or view.finished else usage_meters(usage, view.job),
     }
 
 
