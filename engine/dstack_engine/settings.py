@@ -14,6 +14,7 @@ from pydantic import Field, PlainValidator, ValidationError
 
 from dstack_engine.errors import ConfigurationError, Problem
 from dstack_engine.home import Home
+from dstack_engine.records.publication import GATEWAY_PORT
 from dstack_engine.spec.configurations import PYTHON_VERSIONS
 from dstack_engine.spec.documents import Document, read_document
 from dstack_engine.spec.problems import sentences
@@ -80,7 +81,8 @@ class GatewaySettings(SpecModel):
     """Where services and models are reached on this computer."""
 
     port: Annotated[int, WholeBetween(1, 65_535)] = Field(
-        default=4180, description="Port of the gateway on loopback; the next free one if taken."
+        default=GATEWAY_PORT,
+        description="Port of the gateway on loopback; the next free one if taken.",
     )
     processes: Annotated[int, WholeBetween(1, 64)] = Field(
         default=1, description="As many processes share its work."

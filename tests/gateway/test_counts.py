@@ -7,7 +7,8 @@ import random
 import pytest
 
 from dstack_engine.gateway.counts import Counts, Times, Visit
-from dstack_engine.records.publication import WINDOWS, Load
+from dstack_engine.records.publication import Load
+from dstack_engine.spec.services import WINDOWS
 
 
 class ATime:

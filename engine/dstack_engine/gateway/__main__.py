@@ -16,14 +16,14 @@ def main(arguments: list[str] | None = None) -> int:
     # All that is made now stays; the workers switch the collector on again.
     gc.disable()
     from dstack_engine.gateway.serving import (  # noqa: PLC0415  # after the collector is off
-        DEFAULT_PORT,
         IDLE_LIMIT,
         serve,
     )
+    from dstack_engine.records.publication import GATEWAY_PORT  # noqa: PLC0415  # as above
 
     parser = argparse.ArgumentParser(prog="dstack_engine.gateway", description=__doc__)
     parser.add_argument("--home", type=Path, help="the home; default: of this user")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0: any")
+    parser.add_argument("--port", type=int, default=GATEWAY_PORT, help="0: any")
     parser.add_argument("--processes", type=int, default=1, help="workers that share the port")
     parser.add_argument(
         "--idle-limit",

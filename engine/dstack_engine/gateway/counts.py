@@ -14,7 +14,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from dstack_engine.records.publication import WINDOWS, Load
+from dstack_engine.records.publication import Load
+from dstack_engine.spec.services import WINDOWS
 
 #: Tells seconds that only ever grow.
 Clock = Callable[[], float]

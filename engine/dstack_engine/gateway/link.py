@@ -29,8 +29,6 @@ from dstack_engine.records.publication import GatewayReport, Publication
 
 logger = logging.getLogger(__name__)
 
-#: Where the gateway listens if nothing else is said.
-DEFAULT_PORT = 4180
 #: How long a started gateway may take until it can be told something; seconds.
 START_TIMEOUT = 30.0
 #: How often it is looked whether the gateway lives, while nothing says that it does not; seconds.
@@ -53,7 +51,7 @@ class GatewayLink:
         self,
         home: Home,
         *,
-        port: int = DEFAULT_PORT,
+        port: int,
         processes: int = 1,
         on_report: Callable[[GatewayReport], None] = lambda report: None,
         on_change: Callable[[], None] = lambda: None,

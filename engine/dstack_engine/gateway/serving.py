@@ -39,8 +39,6 @@ from dstack_engine.home import Home
 
 logger = logging.getLogger(__name__)
 
-#: Where the gateway listens if nothing else is said.
-DEFAULT_PORT = 4180
 #: Seconds after which a gateway ends that has no services and hears no engine.
 IDLE_LIMIT = 60.0
 #: The log is cut at this size (bytes), and one older one is kept.
@@ -58,13 +56,7 @@ HANGS_AFTER = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
-def serve(
-    home: Home,
-    *,
-    port: int = DEFAULT_PORT,
-    processes: int = 1,
-    idle_limit: float = IDLE_LIMIT,
-) -> int:
+def serve(home: Home, *, port: int, processes: int = 1, idle_limit: float = IDLE_LIMIT) -> int:
     """Be the home's gateway until stopped; return the exit status (0 also if one lives already).
 
     Raises `PortTaken`.

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from dstack_engine.enums import StrEnum
 from dstack_engine.spec.services import Probe, RateLimit, ServedModel
 
-#: Averaging windows of the load, in seconds: those that `scaling.window` may name.
-WINDOWS = (30, 60, 300)
+#: Where the gateway listens if nothing else is said; the next free port if that is taken.
+GATEWAY_PORT = 4180
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dstack_engine.records.publication import (
+    GATEWAY_PORT,
     GatewayReport,
     Publication,
     PublishedService,
@@ -39,7 +40,7 @@ class FakeGatewayLink:
     def publish(self, publication: Publication) -> None:
         """Keep it, and report on it at once."""
         self.published.append(publication)
-        self.port = self.port or (4180 if publication.services else None)
+        self.port = self.port or (GATEWAY_PORT if publication.services else None)
         self.tell()
 
     def stop(self, *, gateway_too: bool = False) -> None:
