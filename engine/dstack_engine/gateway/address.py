@@ -14,11 +14,8 @@ from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 
-from dstack_engine import presence
+from dstack_engine import presence, unix_sockets
 from dstack_engine.home import Home, write_private
-
-#: Bytes that the address of a unix socket holds, less the one that ends it.
-_LONGEST_ADDRESS = 107
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,8 @@ def control_path(home: Home, worker: int) -> Path:
 
 def bind_control(path: Path) -> socket.socket:
     """Return a socket bound to *path* (0600), in place of an earlier worker's."""
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _ShortPath(path) as short:
-        listener.bind(short)
-    os.chmod(path, 0o600)  # noqa: PTH101
+    unix_sockets.bind(listener, path)
     return listener
 
 
@@ -83,30 +77,12 @@ def connect_control(path: Path, timeout: float | None) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout)
     try:
-        with _ShortPath(path) as short:
+        with unix_sockets.ShortPath(path) as short:
             connection.connect(short)
     except OSError:
         connection.close()
         raise
     return connection
-
-
-class _ShortPath:
-    """A path that a unix socket's address can hold, however deep the home lies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._folder: int | None = None
-
-    def __enter__(self) -> str:
-        if len(os.fsencode(self._path)) <= _LONGEST_ADDRESS:
-            return str(self._path)
-        self._folder = os.open(self._path.parent, os.O_RDONLY)
-        return f"/proc/self/fd/{self._folder}/{self._path.name}"
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            os.close(self._folder)
 
 
 def _address_file(home: Home) -> Path:

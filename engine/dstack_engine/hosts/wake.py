@@ -8,11 +8,11 @@ interpreter runs.
 
 from __future__ import annotations
 
-import os
-
 # The `socket` module takes milliseconds to import, and the supervisor has few.
 from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as RawSocket
+
+from dstack_engine.unix_sockets import ShortPath
 
 _OUTPUT_SECONDS = 0.01
 
@@ -24,7 +24,7 @@ class WakeSender:
         self._name = name.encode()
         self._socket = RawSocket(AF_UNIX, SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._address = _short(path)
+        self._path = path
         self._last_output = 0.0
         #: When a held-back datagram is due (CLOCK_MONOTONIC); 0 when none is.
         self.due = 0.0
@@ -32,7 +32,8 @@ class WakeSender:
     def send(self, kind: bytes) -> None:
         """Send one datagram; nothing happens when nobody listens."""
         try:
-            self._socket.sendto(kind + b" " + self._name, self._address)
+            with ShortPath(self._path) as short:
+                self._socket.sendto(kind + b" " + self._name, short)
         except OSError:
             return
 
@@ -48,9 +49,3 @@ class WakeSender:
         """Send what was held back, if it is due."""
         if self.due and now >= self.due:
             self.output(now)
-
-
-def _short(path: str) -> str:
-    """Return a short address of the same socket: its path may have 107 bytes only."""
-    folder, _, file = path.rpartition("/")
-    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_CLOEXEC)}/{file}"

@@ -7,11 +7,12 @@ look again by themselves.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+from dstack_engine import unix_sockets
 
 
 class WakeListener:
@@ -19,12 +20,10 @@ class WakeListener:
 
     def __init__(self, path: Path, on_ring: Callable[[bytes], None]) -> None:
         """Listen at *path* (0600), taking the place of an earlier engine's socket."""
-        path.unlink(missing_ok=True)
         self._path = path
         self._on_ring = on_ring
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        _bind(self._socket, path)
-        os.chmod(path, 0o600)  # noqa: PTH101
+        unix_sockets.bind(self._socket, path)
         self._thread = threading.Thread(target=self._listen, name="wakes", daemon=True)
 
     def start(self) -> None:
@@ -47,12 +46,3 @@ class WakeListener:
             if not ring:
                 return
             self._on_ring(ring)
-
-
-def _bind(listener: socket.socket, path: Path) -> None:
-    # A unix socket's address holds 107 bytes at most, and homes may be longer.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
