@@ -25,8 +25,8 @@ from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.failures import RunFailed, ServiceNotReady, explain
 from dstack_jupyter.gateway import Gateway
-from dstack_jupyter.rendering.runs import run_html, run_text
-from dstack_jupyter.rendering.services import service_html, service_text
+from dstack_jupyter.rendering.runs import RunCopy
+from dstack_jupyter.rendering.services import ServiceCopy
 from dstack_jupyter.rendering.steps import status_word
 from dstack_jupyter.replicas import does_not_start, is_service, is_up
 from dstack_jupyter.session import Session
@@ -279,12 +279,8 @@ class Run:
             return {"text/plain": repr(self)}
         now = datetime.now(timezone.utc)
         if is_service(view):
-            report, gateway = self._traffic(view)
-            return {
-                "text/plain": service_text(view, now, report, gateway),
-                "text/html": service_html(view, now, report, gateway),
-            }
-        return {"text/plain": run_text(view, now), "text/html": run_html(view, now)}
+            return ServiceCopy(view, now, *self._traffic(view)).bundle()
+        return RunCopy(view, now).bundle()
 
     def _traffic(self, view: RunView) -> tuple[ServiceReport | None, GatewayView]:
         if view.finished:

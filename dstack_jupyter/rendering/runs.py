@@ -12,6 +12,7 @@ from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunStatus, RunView
 from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import GatewayView
+from dstack_jupyter.rendering.copies import Copy
 from dstack_jupyter.rendering.logs import log_html, log_text
 from dstack_jupyter.rendering.markup import (
     AMBER,
@@ -33,9 +34,7 @@ from dstack_jupyter.rendering.quantities import (
     ago_text,
     clock_text,
     counted,
-    duration_text,
     hourly_text,
-    moment_text,
     money_text,
     resources_text,
     size_text,
@@ -65,50 +64,37 @@ _HEADINGS = ("name", "status", "resources", "price", "cost", "submitted", "reaso
 _MARKS = {StepState.DONE: "●", StepState.CURRENT: "◐", StepState.AHEAD: "○", StepState.SKIPPED: "–"}
 
 
-def run_text(
-    view: RunView,
-    now: datetime,
-    *,
-    screen: LogScreen | None = None,
-    progress: Progress | None = None,
-    usage: Usage | None = None,
-    last: int = LAST_LINES,
-) -> str:
-    """Return the run as a few lines of text, then the *last* lines it printed."""
-    sign = SIGNS[view.status]
-    lines = [f"{sign} {plain(view.name)}  {status_word(view)}  {_clock(view, now)}"]
-    lines += [f"  {plain(sentence)}" for sentence in (sentence_of(view),) if sentence]
-    lines.append("  " + " → ".join(_step_text(step) for step in steps_of(view, progress)))
-    lines += [f"  {plain(fact)}" for fact in facts_of(view, usage)]
-    if screen is not None and (log := log_text(screen, last)):
-        lines += ["", plain(log)]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class RunCopy(Copy):
+    """A task, with the `last` lines it printed on its `screen`."""
 
+    screen: LogScreen | None = None
+    progress: Progress | None = None
+    usage: Usage | None = None
+    last: int = LAST_LINES
 
-def run_html(
-    view: RunView,
-    now: datetime,
-    *,
-    screen: LogScreen | None = None,
-    progress: Progress | None = None,
-    usage: Usage | None = None,
-    last: int = LAST_LINES,
-) -> str:
-    """Return the run as a card that stands alone, with the *last* lines it printed in colour."""
-    colour = _COLOURS.get(view.status, MUTED)
-    chip = tag("span", f"{SIGNS[view.status]} {escape(status_word(view))}", f"color:{colour}")
-    head = tag("b", escape(view.name), "margin-right:10px") + chip
-    head += tag("span", muted(_clock(view, now)), "margin-left:12px")
-    parts = [tag("div", head, "font-size:14px")]
-    if sentence := sentence_of(view):
-        parts.append(tag("div", escape(sentence)))
-    parts.append(_steps_html(steps_of(view, progress)))
-    parts += [tag("div", muted(fact)) for fact in facts_of(view, usage, ports=False)]
-    parts += [tag("div", port) for port in _ports_html(view.job)]
-    if screen is not None:
-        parts.append(log_html(screen, last))
-    frame = f"border:1px solid {BORDER};border-radius:6px;padding:10px 14px"
-    return section(tag("div", "".join(parts), frame))
+    def text(self) -> str:
+        """Return the run as a few lines of text, then the last lines it printed."""
+        view = self.view
+        lines = [f"{SIGNS[view.status]} {plain(view.name)}  {status_word(view)}  {self.clock()}"]
+        lines += [f"  {plain(sentence)}" for sentence in (sentence_of(view),) if sentence]
+        lines.append("  " + " → ".join(_step_text(step) for step in steps_of(view, self.progress)))
+        lines += [f"  {plain(fact)}" for fact in facts_of(view, self.usage)]
+        if self.screen is not None and (log := log_text(self.screen, self.last)):
+            lines += ["", plain(log)]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """Return the run as a card that stands alone, with the last lines in colour."""
+        view, colour = self.view, _COLOURS.get(self.view.status, MUTED)
+        chip = tag("span", f"{SIGNS[view.status]} {escape(status_word(view))}", f"color:{colour}")
+        parts = [tag("div", escape(sentence)) for sentence in (sentence_of(view),) if sentence]
+        parts.append(_steps_html(steps_of(view, self.progress)))
+        parts += [tag("div", muted(fact)) for fact in facts_of(view, self.usage, ports=False)]
+        parts += [tag("div", port) for port in _ports_html(view.job)]
+        if self.screen is not None:
+            parts.append(log_html(self.screen, self.last))
+        return self.framed(chip, parts)
 
 
 @dataclass(frozen=True)
@@ -202,16 +188,6 @@ def _row(view: RunView, now: datetime) -> tuple[str, ...]:
         ago_text(view.run.submitted_at, now),
         sentence_of(view).removeprefix(f"{view.name} "),
     )
-
-
-def _clock(view: RunView, now: datetime) -> str:
-    end = view.run.finished_at or (view.run.since if view.finished else now)
-    parts = [duration_text(end - view.run.submitted_at), money_text(view.cost(now))]
-    if view.price:
-        parts.append(hourly_text(view.price))
-    if view.finished:
-        parts.append(moment_text(end))
-    return " · ".join(parts)
 
 
 def _step_text(step: Step) -> str:

@@ -6,17 +6,18 @@ Called by surfaces, `Run` and the service's card, so that a live card and its fr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import GatewayView, ModelView
 from dstack_engine.spec.services import ServedModel
+from dstack_jupyter.rendering.copies import Copy
 from dstack_jupyter.rendering.logs import log_html, log_text
 from dstack_jupyter.rendering.markup import (
     AMBER,
     BLUE,
-    BORDER,
     GREEN,
     MUTED,
     RED,
@@ -28,13 +29,7 @@ from dstack_jupyter.rendering.markup import (
     section,
     tag,
 )
-from dstack_jupyter.rendering.quantities import (
-    counted,
-    duration_text,
-    moment_text,
-    money_text,
-    seconds_text,
-)
+from dstack_jupyter.rendering.quantities import counted, duration_text, seconds_text
 from dstack_jupyter.rendering.runs import place_text
 from dstack_jupyter.rendering.steps import SIGNS, sentence_of
 from dstack_jupyter.replicas import (
@@ -94,63 +89,50 @@ _MODEL_HEADINGS = (
 )
 
 
-def service_text(
-    view: RunView,
-    now: datetime,
-    report: ServiceReport | None,
-    gateway: GatewayView,
-    *,
-    screens: Sequence[tuple[str, LogScreen]] = (),
-    last: int = LAST_LINES,
-) -> str:
-    """Return the service as a few lines of text, then the *last* lines of each replica."""
-    standing = standing_of(view, report)
-    name = f"{sign_of(view, standing)} {plain(view.name)}"
-    lines = [f"{name}  {standing.word}  {_clock(view, now)}"]
-    lines += [f"  {plain(sentence)}" for sentence in _sentences(view, standing)]
-    lines += [f"  {label}: {address}" for label, address in addresses_of(view, gateway)]
-    if traffic := traffic_text(report, over=view.finished):
-        lines.append(f"  {traffic}")
-    if rows := replicas_of(view, report):
-        table = _replicas(rows, now).text()
-        lines += ["", *(f"  {line}" for line in table.splitlines())]
-    for label, screen in screens:
-        if log := log_text(screen, last):
-            lines += ["", f"{plain(label)}:", plain(log)]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class ServiceCopy(Copy):
+    """A service, with the `last` lines that its replicas printed on their `screens`."""
 
+    report: ServiceReport | None
+    gateway: GatewayView
+    screens: Sequence[tuple[str, LogScreen]] = ()
+    last: int = LAST_LINES
 
-def service_html(
-    view: RunView,
-    now: datetime,
-    report: ServiceReport | None,
-    gateway: GatewayView,
-    *,
-    screens: Sequence[tuple[str, LogScreen]] = (),
-    last: int = LAST_LINES,
-) -> str:
-    """Return the service as a card that stands alone, with what its replicas printed last."""
-    standing = standing_of(view, report)
-    colour = _COLOURS.get(standing.word, MUTED)
-    sign = sign_of(view, standing)
-    chip = tag("span", f"{sign} {escape(standing.word)}", f"color:{colour};font-weight:600")
-    head = tag("b", escape(view.name), "margin-right:10px") + chip
-    head += tag("span", muted(_clock(view, now)), "margin-left:12px")
-    parts = [tag("div", head, "font-size:14px")]
-    parts += [tag("div", escape(sentence)) for sentence in _sentences(view, standing)]
-    parts += [
-        tag("div", muted(f"{label}: ") + (link(address) if label == "address" else escape(address)))
-        for label, address in addresses_of(view, gateway)
-    ]
-    if traffic := traffic_text(report, over=view.finished):
-        parts.append(tag("div", escape(traffic), "font-variant-numeric:tabular-nums"))
-    if rows := replicas_of(view, report):
-        parts.append(_replicas(rows, now).html("Replicas"))
-    for label, screen in screens:
-        if log := log_html(screen, last):
-            parts.append(tag("div", muted(label), "margin-top:6px") + log)
-    frame = f"border:1px solid {BORDER};border-radius:6px;padding:10px 14px"
-    return section(tag("div", "".join(parts), frame))
+    def text(self) -> str:
+        """Return the service as a few lines of text, then the last lines of each replica."""
+        view, standing = self.view, standing_of(self.view, self.report)
+        name = f"{sign_of(view, standing)} {plain(view.name)}"
+        lines = [f"{name}  {standing.word}  {self.clock()}"]
+        lines += [f"  {plain(sentence)}" for sentence in _sentences(view, standing)]
+        lines += [f"  {label}: {address}" for label, address in addresses_of(view, self.gateway)]
+        if traffic := traffic_text(self.report, over=view.finished):
+            lines.append(f"  {traffic}")
+        if rows := replicas_of(view, self.report):
+            table = _replicas(rows, self.now).text()
+            lines += ["", *(f"  {line}" for line in table.splitlines())]
+        for label, screen in self.screens:
+            if log := log_text(screen, self.last):
+                lines += ["", f"{plain(label)}:", plain(log)]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """Return the service as a card that stands alone, with what its replicas printed last."""
+        view, standing = self.view, standing_of(self.view, self.report)
+        style = f"color:{_COLOURS.get(standing.word, MUTED)};font-weight:600"
+        chip = tag("span", f"{sign_of(view, standing)} {escape(standing.word)}", style)
+        parts = [tag("div", escape(sentence)) for sentence in _sentences(view, standing)]
+        parts += [
+            tag("div", muted(f"{label}: ") + (link(url) if label == "address" else escape(url)))
+            for label, url in addresses_of(view, self.gateway)
+        ]
+        if traffic := traffic_text(self.report, over=view.finished):
+            parts.append(tag("div", escape(traffic), "font-variant-numeric:tabular-nums"))
+        if rows := replicas_of(view, self.report):
+            parts.append(_replicas(rows, self.now).html("Replicas"))
+        for label, screen in self.screens:
+            if log := log_html(screen, self.last):
+                parts.append(tag("div", muted(label), "margin-top:6px") + log)
+        return self.framed(chip, parts)
 
 
 def sign_of(view: RunView, standing: Standing) -> str:
@@ -279,11 +261,3 @@ def _sentences(view: RunView, standing: Standing) -> list[str]:
     if view.finished:
         return [sentence_of(view)] if sentence_of(view) else []
     return [standing.sentence] if standing.sentence else []
-
-
-def _clock(view: RunView, now: datetime) -> str:
-    end = view.run.finished_at or (view.run.since if view.finished else now)
-    parts = [duration_text(end - view.run.submitted_at), money_text(view.cost(now))]
-    if view.finished:
-        parts.append(moment_text(end))
-    return " · ".join(parts)

@@ -22,6 +22,7 @@ from dstack_engine.records.events import Frame, Progress
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.sightings import Usage
+from dstack_jupyter.rendering.copies import Copy
 from dstack_jupyter.widgets.output import Message
 from dstack_jupyter.widgets.pace import PACE, Pace
 from dstack_jupyter.widgets.states import milliseconds
@@ -68,12 +69,8 @@ class Card(anywidget.AnyWidget):
         """Take what a page says; return whether it means anything here."""
         return False
 
-    def frozen_html(self, last: int | None = None) -> str:
-        """Return the card as HTML that stands alone, with the *last* lines of output."""
-        raise NotImplementedError
-
-    def frozen_text(self, last: int | None = None) -> str:
-        """Return the card as text, with the *last* lines of output."""
+    def static_copy(self, last: int | None = None) -> Copy:
+        """Return the card as it stands, with the *last* lines of output."""
         raise NotImplementedError
 
     # -- news
@@ -151,13 +148,9 @@ class Card(anywidget.AnyWidget):
         """Wait until the card is static; return whether it is, after *timeout* seconds at most."""
         return self._gone.wait(timeout)
 
-    def frozen_bundle(self, last: int | None = None) -> dict[str, str]:
-        """Return both, as an output that needs no kernel."""
-        return {"text/html": self.frozen_html(last), "text/plain": self.frozen_text(last)}
-
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, object], dict[str, object]]:
         """Return the live card with its static copy; only the copy once the card is frozen."""
-        bundle: dict[str, object] = dict(self.frozen_bundle(COPY_LINES))
+        bundle: dict[str, object] = dict(self.static_copy(COPY_LINES).bundle())
         if self._frozen:
             return bundle, {}
         live, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
@@ -175,7 +168,7 @@ class Card(anywidget.AnyWidget):
 
     def _become_static(self) -> None:
         self._pace.forget(self._beat)
-        bundle = self.frozen_bundle()
+        bundle = self.static_copy().bundle()
         with self._lock:
             self._frozen = True
             handle = self._handle

@@ -9,7 +9,7 @@ import traitlets
 from dstack_engine.records.events import Frame, Progress
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.sightings import Usage
-from dstack_jupyter.rendering.runs import LAST_LINES, run_html, run_text
+from dstack_jupyter.rendering.runs import LAST_LINES, RunCopy
 from dstack_jupyter.rendering.steps import status_word
 from dstack_jupyter.widgets.card import Card, now
 from dstack_jupyter.widgets.modules import joined, source
@@ -70,17 +70,11 @@ class RunCard(Card):
         if self._output.sent:
             self._send_output(self._output.reset())
 
-    def frozen_html(self, last: int | None = None) -> str:
-        """Return the card as HTML that stands alone, with the *last* lines of output in colour."""
+    def static_copy(self, last: int | None = None) -> RunCopy:
+        """Return the card as it stands, with the *last* lines of output."""
         view, progress, usage = self._seen()
         screen, last = self._output.screen(), LAST_LINES if last is None else last
-        return run_html(view, now(), screen=screen, progress=progress, usage=usage, last=last)
-
-    def frozen_text(self, last: int | None = None) -> str:
-        """Return the card as text, with the *last* lines of output."""
-        view, progress, usage = self._seen()
-        screen, last = self._output.screen(), LAST_LINES if last is None else last
-        return run_text(view, now(), screen=screen, progress=progress, usage=usage, last=last)
+        return RunCopy(view, now(), screen, progress, usage, last)
 
     def __repr__(self) -> str:
         """Return a line for terminals."""

@@ -18,9 +18,8 @@ from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.gateway import Gateway
-from dstack_jupyter.rendering.services import LAST_LINES, model_of, service_html, service_text
+from dstack_jupyter.rendering.services import LAST_LINES, ServiceCopy, model_of
 from dstack_jupyter.replicas import ServiceWord, standing_of
-from dstack_jupyter.terminal import LogScreen
 from dstack_jupyter.widgets.card import Card, now
 from dstack_jupyter.widgets.modules import joined, source
 from dstack_jupyter.widgets.output import Output
@@ -140,31 +139,21 @@ class ServiceCard(Card):
 
     # -- static
 
-    def frozen_html(self, last: int | None = None) -> str:
-        """Return the card as HTML that stands alone, with each replica's *last* lines in colour."""
-        view, report, screens = self._seen()
-        last = LAST_LINES if last is None else last
-        return service_html(view, now(), report, self._place, screens=screens, last=last)
-
-    def frozen_text(self, last: int | None = None) -> str:
-        """Return the card as text, with each replica's *last* lines."""
-        view, report, screens = self._seen()
-        last = LAST_LINES if last is None else last
-        return service_text(view, now(), report, self._place, screens=screens, last=last)
-
-    def __repr__(self) -> str:
-        """Return a line for terminals."""
-        return f"<service {self._view.name}: {standing_of(self._view, self._report).word}>"
-
-    def _seen(self) -> tuple[RunView, ServiceReport | None, list[tuple[str, LogScreen]]]:
+    def static_copy(self, last: int | None = None) -> ServiceCopy:
+        """Return the card as it stands, with each replica's *last* lines."""
         with self._lock:
             view, report, outputs = self._view, self._report, dict(self._outputs)
-        shown = [
+        screens = [
             (label.label, outputs[label.log].screen())
             for label in labels_of(view, tuple(outputs))
             if label.is_newest and label.log in outputs
         ]
-        return view, report, shown
+        last = LAST_LINES if last is None else last
+        return ServiceCopy(view, now(), report, self._place, screens, last)
+
+    def __repr__(self) -> str:
+        """Return a line for terminals."""
+        return f"<service {self._view.name}: {standing_of(self._view, self._report).word}>"
 
     # -- where it is
 

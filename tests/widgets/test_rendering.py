@@ -19,7 +19,7 @@ from dstack_jupyter.rendering.findings import findings_html, findings_text
 from dstack_jupyter.rendering.logs import log_html, log_text
 from dstack_jupyter.rendering.offers import offers_html, offers_text
 from dstack_jupyter.rendering.quantities import duration_text, hourly_text, money_text, size_text
-from dstack_jupyter.rendering.runs import run_html, run_text, runs_html, runs_text
+from dstack_jupyter.rendering.runs import RunCopy, runs_html, runs_text
 from dstack_jupyter.rendering.steps import StepState, sentence_of, steps_of
 from dstack_jupyter.terminal import LogScreen
 from tests.widgets.samples import LOCAL, NOON, a_job, a_plan, a_run, an_offer
@@ -85,7 +85,7 @@ def test_every_html_is_closed_and_escaped() -> None:
     plan = replace(a_plan(offer), refused_by=(RefusalCount(EVIL, 1),), remarks=(EVIL,))
     for html in (
         offers_html(plan),
-        run_html(view, NOON, screen=screen),
+        RunCopy(view, NOON, screen=screen).html(),
         runs_html([view], NOON),
         events_html([Event(1, NOON, view.jobs[0])]),
         findings_html([Finding(False, EVIL, EVIL, EVIL)]),
@@ -99,7 +99,7 @@ def test_text_never_carries_control_characters_of_others() -> None:
     view = a_run(RunStatus.FAILED)
     view = replace(view, jobs=(replace(view.jobs[0], detail=EVIL),))
     finding = findings_text([Finding(False, EVIL, EVIL, EVIL)])
-    for text in (run_text(view, NOON), runs_text([view], NOON), finding):
+    for text in (RunCopy(view, NOON).text(), runs_text([view], NOON), finding):
         assert "\x1b" not in text
 
 
@@ -107,8 +107,8 @@ def test_text_never_carries_control_characters_of_others() -> None:
 def test_a_run_of_every_status_is_shown(status: RunStatus) -> None:
     view = a_run(status)
     now = NOON + timedelta(minutes=1)
-    assert "wet-fox-1" in run_text(view, now)
-    Balanced(run_html(view, now))
+    assert "wet-fox-1" in RunCopy(view, now).text()
+    Balanced(RunCopy(view, now).html())
     assert [step.label for step in steps_of(view)][:4] == [
         "Submitted",
         "Provisioning",
@@ -118,7 +118,7 @@ def test_a_run_of_every_status_is_shown(status: RunStatus) -> None:
 
 
 def test_a_failed_run_says_why_for_how_long_and_at_what_cost() -> None:
-    text = run_text(a_run(RunStatus.FAILED), NOON + timedelta(hours=5))
+    text = RunCopy(a_run(RunStatus.FAILED), NOON + timedelta(hours=5)).text()
     assert text.splitlines()[:2] == [
         "✕ wet-fox-1  failed  1m · $0.06 · 2026-11-21 12:01:00 UTC",
         "  wet-fox-1 ended with an error (exit code 3).",

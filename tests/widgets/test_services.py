@@ -16,10 +16,9 @@ from dstack_jupyter.failures import ServiceNotReady
 from dstack_jupyter.rendering.quantities import seconds_text
 from dstack_jupyter.rendering.runs import Traffic, runs_html, runs_text
 from dstack_jupyter.rendering.services import (
+    ServiceCopy,
     models_html,
     models_text,
-    service_html,
-    service_text,
     traffic_text,
 )
 from dstack_jupyter.replicas import does_not_start, is_up, replicas_of, standing_of
@@ -114,7 +113,7 @@ def test_why_it_was_scaled_is_said() -> None:
 
 
 def test_the_text_has_addresses_traffic_and_replicas() -> None:
-    text = service_text(a_service(text=MODEL), NOON, a_report(), PLACE)
+    text = ServiceCopy(a_service(text=MODEL), NOON, a_report(), PLACE).text()
     assert text.splitlines()[:6] == [
         "● chat  ready  0s · $0",
         "  3 of 3 replicas are ready",
@@ -130,9 +129,9 @@ def test_the_text_has_addresses_traffic_and_replicas() -> None:
 
 def test_a_pause_is_counted_down_and_a_stopped_service_says_who_stopped_it() -> None:
     view = a_service(a_replica(0, JobStatus.FAILED), state=ServiceState(desired=1, resting=(REST,)))
-    assert "exit code 1; starts again in 8s" in service_text(view, NOON, SILENT, PLACE)
+    assert "exit code 1; starts again in 8s" in ServiceCopy(view, NOON, SILENT, PLACE).text()
     ended = a_service(a_replica(0, JobStatus.TERMINATED), status=RunStatus.TERMINATED)
-    text = service_text(ended, NOON, a_report(), PLACE)
+    text = ServiceCopy(ended, NOON, a_report(), PLACE).text()
     assert "chat was stopped by its user.\n  It was sent 1,204 requests · 2 errors." in text
     assert "localhost" not in text
 
@@ -142,12 +141,12 @@ def test_what_a_service_says_is_escaped() -> None:
     view = a_service(a_replica(0, JobStatus.FAILED), state=ServiceState(desired=1, resting=(rest,)))
     usage = (ModelUsage(EVIL, "abc"),)
     for html in (
-        service_html(view, NOON, SILENT, PLACE),
+        ServiceCopy(view, NOON, SILENT, PLACE).html(),
         models_html([ModelView(EVIL, (EVIL,), 1, usage)]),
         runs_html([view], NOON, Traffic({}, PLACE)),
     ):
         assert "img" not in Balanced(html).seen
-    assert "\x1b" not in service_text(view, NOON, SILENT, PLACE)
+    assert "\x1b" not in ServiceCopy(view, NOON, SILENT, PLACE).text()
 
 
 def test_the_list_of_runs_shows_services_with_address_and_replicas() -> None:
