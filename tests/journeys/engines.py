@@ -113,6 +113,13 @@ class EngineProcess:
             client.close()
         self.kill()
 
+    def end_runs(self) -> None:
+        """End whatever a test leaves running, unless the engine is gone."""
+        if not self.ended:
+            for view in self.client.runs():
+                self.client.stop(view.name, abort=True)
+                self.until_ended(view.name)
+
     # --- runs ---------------------------------------------------------------------------------
 
     def submit(

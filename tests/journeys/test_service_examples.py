@@ -30,10 +30,7 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 def visitors(engine: EngineProcess) -> Iterator[Visitors]:
     """Visitors of the test's engine; whatever a failed test leaves running is ended."""
     yield Visitors(engine)
-    if engine.process is not None and not engine.ended:
-        for view in engine.client.runs():
-            engine.client.stop(view.name, abort=True)
-            engine.until_ended(view.name)
+    engine.end_runs()
 
 
 # --- examples that this computer cannot meet ---------------------------------------------------

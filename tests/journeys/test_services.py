@@ -7,7 +7,6 @@ may be cut.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -34,7 +33,7 @@ def asker(engine: EngineProcess) -> Iterator[Asker]:
     """Who asks an engine on which services are plain processes."""
     engine.start()
     yield Asker(engine)
-    _end_runs(engine)
+    engine.end_runs()
 
 
 @pytest.fixture
@@ -42,14 +41,7 @@ def host_asker(offer: OfferId, engine: EngineProcess) -> Iterator[Asker]:
     """Who asks an engine on the test's host."""
     engine.start()
     yield Asker(engine, offer)
-    _end_runs(engine)
-
-
-def _end_runs(engine: EngineProcess) -> None:
-    if not engine.ended:
-        for view in engine.client.runs():
-            engine.client.stop(view.name, abort=True)
-            engine.until_ended(view.name)
+    engine.end_runs()
 
 
 def gateways(home: Home) -> list[int]:
@@ -64,8 +56,8 @@ def gateways(home: Home) -> list[int]:
 @ON_BOTH_HOSTS
 def test_a_service_answers_at_its_address_with_each_of_its_replicas(host_asker: Asker) -> None:
     engine = host_asker.engine
-    host_asker.submit(replicas=2, model="tiny")
-    host_asker.until_ready("web-0-0/1", "web-0-1/1")
+    host_asker.serve(replicas=2, model="tiny")
+    host_asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(host_asker, streams=1, lines=5) as crowd:
         crowd.until_answered(100, streams=1)
         until(
@@ -84,15 +76,15 @@ def test_a_service_answers_at_its_address_with_each_of_its_replicas(host_asker: 
 
 @ON_BOTH_HOSTS
 def test_the_first_request_wakes_a_service_from_zero_and_is_answered(host_asker: Asker) -> None:
-    host_asker.submit(replicas="0..1", scaling=SCALING)
+    host_asker.serve(replicas="0..1", scaling=SCALING)
     host_asker.engine.until("web", lambda view: view.status is RunStatus.PENDING)
-    status, body = host_asker.ask()
-    assert (status, json.loads(body)["job"]) == (200, "web-0-0/1")
+    answer = host_asker.get("web")
+    assert (answer.status_code, answer.json()["job"]) == (200, "web-0-0/1")
 
 
 def test_a_service_that_nobody_asks_goes_to_zero_and_is_woken_again(asker: Asker) -> None:
-    asker.submit(replicas="0..1", scaling=SCALING)
-    assert asker.ask()[0] == 200
+    asker.serve(replicas="0..1", scaling=SCALING)
+    assert asker.get("web").status_code == 200
     # Nothing asks any more, and the average over the window of half a minute falls to nothing.
     asker.engine.until(
         "web",
@@ -102,23 +94,23 @@ def test_a_service_that_nobody_asks_goes_to_zero_and_is_woken_again(asker: Asker
     )
     view = asker.engine.until("web", lambda view: view.status is RunStatus.PENDING)
     assert view.jobs[0].reason is JobReason.SCALED_DOWN
-    assert asker.ask()[0] == 200
+    assert asker.get("web").status_code == 200
 
 
 def test_traffic_is_told_on_the_event_stream(asker: Asker) -> None:
-    asker.submit()
-    asker.until_ready("web-0-0/1")
+    asker.serve()
+    asker.until_served_by("web-0-0/1")
     updates = asker.engine.client.updates()
     for update in updates:
         if isinstance(update, ServiceSeen) and update.report.requests > 0:
             break
-        assert asker.ask()[0] == 200
+        assert asker.get("web").status_code == 200
 
 
 def test_a_service_that_crashes_again_and_again_says_why_and_is_tried_less_and_less(
     asker: Asker,
 ) -> None:
-    asker.submit(commands=["echo no such model >&2", "exit 3"])
+    asker.serve(commands=["echo no such model >&2", "exit 3"])
     view = asker.engine.until("web", lambda view: len(view.jobs) == 3)
     view = asker.engine.until("web", lambda view: view.run.service and view.run.service.resting)
     assert view.run.service is not None
@@ -135,13 +127,13 @@ def test_a_service_that_crashes_again_and_again_says_why_and_is_tried_less_and_l
 
 
 def test_a_token_is_needed_where_the_author_does_not_say_otherwise(asker: Asker) -> None:
-    asker.submit()
-    asker.until_ready("web-0-0/1")
+    asker.serve()
+    asker.until_served_by("web-0-0/1")
     connection = asker.connect()
     connection.request("GET", "/services/web/")
     assert connection.getresponse().status == 401
     connection.close()
-    asker.submit(auth=False)
+    asker.serve(auth=False)
     connection = asker.connect()
 
     def let_in() -> bool:
@@ -157,13 +149,13 @@ def test_a_token_is_needed_where_the_author_does_not_say_otherwise(asker: Asker)
 
 def test_the_engine_leaves_the_gateway_as_long_as_a_service_lives(asker: Asker) -> None:
     engine = asker.engine
-    asker.submit()
-    asker.until_ready("web-0-0/1")
+    asker.serve()
+    asker.until_served_by("web-0-0/1")
     before = gateways(engine.home)
     engine.stop()
     assert gateways(engine.home) == before
     engine.start()
-    asker.until_ready("web-0-0/1")
+    asker.until_served_by("web-0-0/1")
     assert gateways(engine.home) == before
     engine.client.stop("web")
     engine.until_ended("web")
@@ -173,10 +165,10 @@ def test_the_engine_leaves_the_gateway_as_long_as_a_service_lives(asker: Asker) 
 
 def test_as_many_replicas_are_started_as_the_requests_under_way_ask_for(asker: Asker) -> None:
     scaling = {"metric": "concurrency", "target": 2, "scale_up_delay": 0}
-    asker.submit(replicas="1..3", scaling=scaling)
-    asker.until_ready("web-0-0/1")
+    asker.serve(replicas="1..3", scaling=scaling)
+    asker.until_served_by("web-0-0/1")
     with Crowd(asker, askers=1, streams=5) as crowd:
-        asker.until_ready("web-0-0/1", "web-0-1/1", "web-0-2/1")
+        asker.until_served_by("web-0-0/1", "web-0-1/1", "web-0-2/1")
         crowd.until_answered(10, streams=5)
     assert crowd.failures == []
     view = asker.engine.client.run("web")
@@ -185,13 +177,13 @@ def test_as_many_replicas_are_started_as_the_requests_under_way_ask_for(asker: A
 
 
 def test_the_log_of_one_replica_is_followed_through_its_attempts(asker: Asker) -> None:
-    asker.submit(replicas=2)
-    asker.until_ready("web-0-0/1", "web-0-1/1")
+    asker.serve(replicas=2)
+    asker.until_served_by("web-0-0/1", "web-0-1/1")
     lines = asker.engine.client.logs("web", replica=1, follow=True)
     assert b"listens" in next(lines).payload
     os.kill(_process_of(asker.engine, "web-0-1/1"), signal.SIGKILL)
     assert any(b"listens" in frame.payload for frame in lines)
-    asker.until_ready("web-0-0/1", "web-0-1/2")
+    asker.until_served_by("web-0-0/1", "web-0-1/2")
 
 
 # --- bad days, under load ------------------------------------------------------------------------
@@ -201,12 +193,12 @@ def test_the_log_of_one_replica_is_followed_through_its_attempts(asker: Asker) -
 def test_a_newer_configuration_replaces_every_replica_and_no_request_fails(
     host_asker: Asker,
 ) -> None:
-    host_asker.submit(replicas=2)
-    host_asker.until_ready("web-0-0/1", "web-0-1/1")
+    host_asker.serve(replicas=2)
+    host_asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(host_asker) as crowd:
         crowd.until_answered(100, streams=1)
-        host_asker.submit(replicas=2, env={"VERSION": "2"})
-        host_asker.until_ready("web-0-1/2", "web-0-2/1")
+        host_asker.serve(replicas=2, env={"VERSION": "2"})
+        host_asker.until_served_by("web-0-1/2", "web-0-2/1")
         crowd.until_answered(100, streams=2)
     assert crowd.failures == []
     assert crowd.versions == {"1", "2"}
@@ -219,26 +211,26 @@ def test_two_processes_of_the_gateway_replace_and_drain_together(engine: EngineP
     engine.settings.append("gateway: {processes: 2}")
     engine.start()
     asker = Asker(engine)
-    asker.submit(replicas=2)
-    asker.until_ready("web-0-0/1", "web-0-1/1")
+    asker.serve(replicas=2)
+    asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(asker, askers=6, streams=4) as crowd:
         crowd.until_answered(100, streams=2)
-        asker.submit(replicas=1, env={"VERSION": "2"})
+        asker.serve(replicas=1, env={"VERSION": "2"})
         until(lambda: "2" in crowd.versions, "the newer version to answer")
         engine.until("web", lambda view: sum(not job.finished for job in view.jobs) == 1)
         crowd.until_answered(50)
     assert crowd.failures == []
     assert len(gateways(engine.home)) >= 2
-    _end_runs(engine)
+    engine.end_runs()
 
 
 def test_a_scale_down_cuts_no_stream_and_fails_no_request(asker: Asker) -> None:
-    asker.submit(replicas=3)
-    asker.until_ready("web-0-0/1", "web-0-1/1", "web-0-2/1")
+    asker.serve(replicas=3)
+    asker.until_served_by("web-0-0/1", "web-0-1/1", "web-0-2/1")
     with Crowd(asker, streams=6) as crowd:
         crowd.until_answered(100, streams=3)
-        asker.submit(replicas=1)
-        asker.until_ready("web-0-0/1")
+        asker.serve(replicas=1)
+        asker.until_served_by("web-0-0/1")
         crowd.until_answered(50, streams=1)
     assert crowd.failures == []
     view = asker.engine.client.run("web")
@@ -246,10 +238,10 @@ def test_a_scale_down_cuts_no_stream_and_fails_no_request(asker: Asker) -> None:
 
 
 def test_a_stop_lets_what_is_being_answered_come_to_its_end(asker: Asker) -> None:
-    asker.submit()
-    asker.until_ready("web-0-0/1")
+    asker.serve()
+    asker.until_served_by("web-0-0/1")
     connection = asker.connect()
-    connection.request("GET", "/services/web/stream?40", headers=asker.headers)
+    connection.request("GET", "/services/web/stream?40", headers=asker.authorization)
     answer = connection.getresponse()
     assert answer.readline() == b"data: 0\n"
     asker.engine.client.stop("web")
@@ -261,10 +253,10 @@ def test_a_stop_lets_what_is_being_answered_come_to_its_end(asker: Asker) -> Non
 def test_who_waits_for_a_replica_that_never_comes_is_told_when_its_service_is_stopped(
     asker: Asker,
 ) -> None:
-    asker.submit(commands=["sleep 600 # never listens at $DSTACK_SERVICE_PORT"])
+    asker.serve(commands=["sleep 600 # never listens at $DSTACK_SERVICE_PORT"])
     asker.engine.until("web", lambda view: view.status is RunStatus.RUNNING)
     connection = asker.connect()
-    connection.request("GET", "/services/web/", headers=asker.headers)
+    connection.request("GET", "/services/web/", headers=asker.authorization)
 
     def held() -> bool:
         report = asker.engine.client.service("web")
@@ -277,20 +269,20 @@ def test_who_waits_for_a_replica_that_never_comes_is_told_when_its_service_is_st
     assert b"stopped" in answer.read()
     connection.close()
     asker.engine.until_ended("web")
-    until(lambda: asker.ask()[0] == 404, "the gateway to know it no more")
+    until(lambda: asker.get("web").status_code == 404, "the gateway to know it no more")
 
 
 def test_an_engine_killed_and_started_again_loses_no_request(asker: Asker) -> None:
     engine = asker.engine
-    asker.submit(replicas=2)
-    asker.until_ready("web-0-0/1", "web-0-1/1")
+    asker.serve(replicas=2)
+    asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(asker) as crowd:
         for _ in range(3):
             crowd.until_answered(50)
             engine.kill()
             crowd.until_answered(50, streams=1)
             engine.start()
-            asker.until_ready("web-0-0/1", "web-0-1/1")
+            asker.until_served_by("web-0-0/1", "web-0-1/1")
         crowd.until_answered(50)
     assert crowd.failures == []
     assert [job.status for job in engine.client.run("web").jobs] == [JobStatus.RUNNING] * 2
@@ -298,12 +290,12 @@ def test_an_engine_killed_and_started_again_loses_no_request(asker: Asker) -> No
 
 def test_a_killed_replica_is_replaced_while_the_other_answers(asker: Asker) -> None:
     engine = asker.engine
-    asker.submit(replicas=2)
-    asker.until_ready("web-0-0/1", "web-0-1/1")
+    asker.serve(replicas=2)
+    asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(asker, streams=0) as crowd:
         crowd.until_answered(50)
         os.kill(_process_of(engine, "web-0-1/1"), signal.SIGKILL)
-        asker.until_ready("web-0-0/1", "web-0-1/2")
+        asker.until_served_by("web-0-0/1", "web-0-1/2")
         crowd.until_answered(50)
     # At most what it was just answering is lost.
     assert len(crowd.failures) <= crowd.askers, crowd.failures
@@ -315,16 +307,16 @@ def test_a_killed_replica_is_replaced_while_the_other_answers(asker: Asker) -> N
 
 
 def test_a_newer_configuration_that_crashes_leaves_the_old_replica_serving(asker: Asker) -> None:
-    asker.submit()
-    asker.until_ready("web-0-0/1")
+    asker.serve()
+    asker.until_served_by("web-0-0/1")
     with Crowd(asker, streams=1) as crowd:
-        asker.submit(commands=["exit 4"])
+        asker.serve(commands=["exit 4"])
         view = asker.engine.until(
             "web", lambda view: [job.id for job in view.jobs][-1] == "web-0-1/2"
         )
         view = asker.engine.until("web", lambda view: view.run.service and view.run.service.resting)
         crowd.until_answered(50)
-        asker.submit(env={"VERSION": "3"})
+        asker.serve(env={"VERSION": "3"})
         until(lambda: "3" in crowd.versions, "the repaired version to answer")
     assert crowd.failures == []
     assert view.run.service is not None
@@ -336,11 +328,11 @@ def test_one_port_for_all_replicas_is_replaced_by_giving_way_and_requests_wait(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    asker.submit(port=port, commands=_on_port(port, "1"))
-    asker.until_ready("web-0-0/1")
+    asker.serve(port=port, commands=_on_port(port, "1"))
+    asker.until_served_by("web-0-0/1")
     with Crowd(asker, streams=0) as crowd:
         crowd.until_answered(20)
-        asker.submit(port=port, commands=_on_port(port, "2"))
+        asker.serve(port=port, commands=_on_port(port, "2"))
         until(lambda: "2" in crowd.versions, "the newer version to answer")
     assert crowd.failures == []
 
@@ -370,8 +362,8 @@ def test_an_engine_that_dies_while_it_replaces_replicas_loses_no_request(
 ) -> None:
     engine.start()
     asker = Asker(engine)
-    view = asker.submit(replicas=2)
-    asker.until_ready("web-0-0/1", "web-0-1/1")
+    view = asker.serve(replicas=2)
+    asker.until_served_by("web-0-0/1", "web-0-1/1")
     with Crowd(asker, streams=1, lines=10) as crowd:
         for number, step in enumerate(steps, 2):
             engine.kill()
@@ -384,7 +376,7 @@ def test_an_engine_that_dies_while_it_replaces_replicas_loses_no_request(
     assert crowd.failures == []
     assert view.run.service is not None
     assert view.run.service.deployment == len(steps) + 1
-    _end_runs(engine)
+    engine.end_runs()
 
 
 def _submit_in_spite_of_crashes(asker: Asker, version: str) -> None:
@@ -392,7 +384,7 @@ def _submit_in_spite_of_crashes(asker: Asker, version: str) -> None:
         if asker.engine.ended:
             asker.engine.start()
         with contextlib.suppress(EngineDown, EngineError):
-            asker.submit(replicas=2, env={"VERSION": version})
+            asker.serve(replicas=2, env={"VERSION": version})
             return True
         return False
 

@@ -11,14 +11,14 @@ import json
 import textwrap
 import threading
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from dstack_engine.records.offers import OfferId
-from dstack_engine.records.publication import ReplicaState, ServiceReport
+from dstack_engine.records.publication import ReplicaState
 from dstack_engine.records.runs import RunView
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.parsing import configuration_from_dict
-from tests.journeys.engines import PROCESS, EngineProcess, until
+from tests.journeys.engines import PROCESS, until
+from tests.journeys.visitors import PATIENCE, Visitors
 
 #: The replica: `/` says who answers, `/stream?N` brings N lines, one in 0.05 s, `/exit` ends it.
 #: It ends at once when it is told to, in the middle of whatever it says.
@@ -84,68 +84,38 @@ def a_service(name: str = "web", *, docker: bool = False, **written: object) -> 
     return configuration_from_dict(whole)  # type: ignore[return-value]  # a service is runnable
 
 
-@dataclass
-class Asker:
-    """Who asks the services of one engine."""
+@dataclass(frozen=True)
+class Asker(Visitors):
+    """Whoever asks services of `PROGRAM`, on one host of one engine."""
 
-    engine: EngineProcess
     offer: OfferId = PROCESS
 
-    def submit(self, **written: object) -> RunView:
+    def serve(self, **written: object) -> RunView:
         """Submit the service, or renew it."""
         wanted = a_service(docker=self.offer != PROCESS, **written)  # type: ignore[arg-type]
         return self.engine.client.submit(wanted, offers=[self.offer])
 
-    def until_ready(self, *jobs: str, run: str = "web") -> ServiceReport:
+    def until_served_by(self, *jobs: str) -> None:
         """Return once exactly these jobs are given requests, and no other is known."""
-        seen: list[ServiceReport | None] = [None]
 
         def ready() -> bool:
-            seen[0] = self.engine.client.service(run)
-            states = seen[0].replicas if seen[0] is not None else ()
+            report = self.report("web")
+            states = report.replicas if report is not None else ()
             known = {one.job for one in states}
             return known == set(jobs) and all(one.state is ReplicaState.READY for one in states)
 
-        until(ready, f"{jobs} to be ready", lambda: self.facts(run))
-        assert seen[0] is not None
-        return seen[0]
+        until(ready, f"{jobs} to be ready", lambda: self.facts("web"))
 
-    def facts(self, run: str) -> str:
-        """Return what is known of the service, for the message of a test that waits in vain."""
-        view = self.engine.client.run(run)
-        jobs = [
-            (job.id, job.status.value, job.reason, job.detail, job.waiting) for job in view.jobs
-        ]
-        report = self.engine.client.service(run)
-        return f"{view.status} {view.run.service} {jobs}\n{report}\n{self.engine.log_tail()}"
-
-    def connect(self, timeout: float = 60.0) -> http.client.HTTPConnection:
+    def connect(self) -> http.client.HTTPConnection:
         """Return a connection to the gateway."""
-        until(lambda: self.engine.client.gateway().port, "the gateway to listen")
-        port = self.engine.client.gateway().port
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What lets a request in."""
-        return {"Authorization": f"Bearer {self.engine.client.token()}"}
-
-    def ask(self, path: str = "/", run: str = "web") -> tuple[int, bytes]:
-        """Return the answer to one request: its status and body."""
-        connection = self.connect()
-        try:
-            connection.request("GET", f"/services/{run}{path}", headers=self.headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
 
 @dataclass
 class Crowd:
     """Visitors who ask all the while: use as a context manager."""
 
-    asker: Asker
+    asker: Visitors
     askers: int = 4
     streams: int = 2
     #: Lines of a stream; it lasts a twentieth of so many seconds.
@@ -160,20 +130,14 @@ class Crowd:
     def __enter__(self) -> Crowd:
         """Begin."""
         # What is needed of the engine is asked now: it may be away later.
-        connection, self._headers = self.asker.connect(), self.asker.headers
-        self._port = connection.port
+        self._port, self._headers = self.asker.port, self.asker.authorization
         todo = [self._ask] * self.askers + [self._stream] * self.streams
         self._threads = [threading.Thread(target=self._go_on, args=(one,)) for one in todo]
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let every request and stream come to its end."""
         self._over.set()
         for thread in self._threads:
@@ -196,7 +160,7 @@ class Crowd:
 
     def _go_on(self, act: object) -> None:
         assert callable(act)
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         while not self._over.is_set():
             try:
                 act(connection)

@@ -11,7 +11,6 @@ import ipaddress
 import socket
 import threading
 from collections import Counter
-from types import TracebackType
 
 import docker
 
@@ -35,12 +34,7 @@ class Witness:
     def __enter__(self) -> Witness:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def report(self, name: str) -> str:
