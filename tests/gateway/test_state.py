@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,16 @@ def test_the_file_is_the_users_alone_and_written_in_one_step(
     kept.save(EVERYTHING)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_it_is_whole_at_every_moment_though_several_workers_save_it_at_once(
+    kept: KeptPublication,
+) -> None:
+    kept.save(EVERYTHING)
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        saved = [workers.submit(kept.save, EVERYTHING) for _ in range(400)]
+        while not all(each.done() for each in saved):
+            assert kept.load() == EVERYTHING
 
 
 @pytest.mark.parametrize(
