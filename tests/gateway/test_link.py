@@ -25,7 +25,7 @@ from tests.gateway.process_ground import (
     until,
     workers_of,
 )
-from tests.hosts.engines import REPOSITORY
+from tests.hosts.commands import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

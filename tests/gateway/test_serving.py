@@ -19,7 +19,7 @@ from dstack_engine.gateway.state import KeptPublication
 from dstack_engine.home import Home
 from dstack_engine.records.publication import Publication, PublishedService
 from tests.gateway.process_ground import DEADLINE, Gateway, free_port, is_alive, until, workers_of
-from tests.hosts.engines import REPOSITORY
+from tests.hosts.commands import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
+from tests.hosts.commands import NoGround, output, set_up
 from tests.hosts.images import Image
 
-REPOSITORY = Path(__file__).parents[2]
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 PATIENCE = 60.0  # seconds; a private engine starts in about one, the rest is for a busy machine
 
@@ -47,25 +47,13 @@ class Engine:
             return False
 
 
-class NoEngine(RuntimeError):
-    """No Docker Engine answers, and none could be started; the message says why."""
-
-
 def machine_engine() -> Engine:
     """Return this machine's engine, installed and started first where that is needed."""
     engine = Engine(os.environ.get("DOCKER_HOST", DEFAULT_HOST))
     if engine.host == DEFAULT_HOST:
-        setup = subprocess.run(
-            [REPOSITORY / "scripts/setup-docker.sh"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if setup.returncode != 0:
-            raise NoEngine(setup.stderr.strip())
+        set_up("docker")
     if not engine.answers():
-        raise NoEngine(f"no Docker Engine answers at {engine.host}")
+        raise NoGround(f"no Docker Engine answers at {engine.host}")
     return engine
 
 
@@ -85,7 +73,7 @@ class PrivateDockerd:
         self._live_restore = live_restore
         self._process: subprocess.Popen[bytes] | None = None
         self._data.mkdir()
-        _run("mount", "-t", "tmpfs", "-o", f"size={disk_mb}m", "djd", str(self._data))
+        output(["mount", "-t", "tmpfs", "-o", f"size={disk_mb}m", "djd", str(self._data)])
         self.engine = Engine(f"unix://{self._folder}/docker.sock")
 
     @property
@@ -127,7 +115,7 @@ class PrivateDockerd:
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            raise NoEngine(f"the private engine ended:\n{self.log[-2000:]}")
+            raise NoGround(f"the private engine ended:\n{self.log[-2000:]}")
         return self.engine.answers()
 
     def stop(self) -> None:
@@ -214,12 +202,12 @@ def _make_bridge() -> str:
             ["ip", "link", "add", name, "type", "bridge"], capture_output=True, check=False
         )
         if added.returncode == 0:
-            _run("ip", "address", "add", f"10.231.{number}.1/24", "dev", name)
-            _run("ip", "link", "set", name, "up")
+            output(["ip", "address", "add", f"10.231.{number}.1/24", "dev", name])
+            output(["ip", "link", "set", name, "up"])
             return name
         if b"exists" not in added.stderr:
-            raise NoEngine(f"cannot make a bridge: {added.stderr.decode().strip()}")
-    raise NoEngine("200 test bridges exist; remove those named djd*")
+            raise NoGround(f"cannot make a bridge: {added.stderr.decode().strip()}")
+    raise NoGround("200 test bridges exist; remove those named djd*")
 
 
 def _mounts_under(folder: Path) -> list[str]:
@@ -251,9 +239,3 @@ def _children(pid: int) -> list[int]:
 def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise NoEngine(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -6,31 +6,37 @@ Loaded for all tests by `tests/conftest.py`. All are safe to use from several te
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser import chromium
-from tests.hosts import extras, images
-from tests.hosts.engines import REPOSITORY, Engine, NoEngine, PrivateDockerd, machine_engine
-from tests.hosts.packages import PackageError
+from tests.hosts import images
+from tests.hosts.commands import REPOSITORY, NoGround, set_up
+from tests.hosts.engines import Engine, PrivateDockerd, machine_engine
 from tests.hosts.registries import Registry
 
 MakeDockerd = Callable[..., PrivateDockerd]
 
 
+@contextmanager
+def _needing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NoGround as error:
+        pytest.skip(f"needs {what}: {error}")
+
+
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[Engine]:
     """This machine's Docker Engine, with the test images in it."""
-    try:
+    with _needing("docker"):
         engine = machine_engine()
         images.busybox().ensure(engine.client)
         images.python().ensure(engine.client)
-    except (NoEngine, PackageError) as error:
-        pytest.skip(f"needs docker: {error}")
     yield engine
     engine.client.close()
 
@@ -50,10 +56,9 @@ def busybox_image(docker_engine: Engine) -> str:
 @pytest.fixture(scope="session")
 def extra_python() -> Path:
     """An interpreter with torch, transformers and streamlit; see `scripts/setup-extras.sh`."""
-    try:
-        return extras.ensure()
-    except extras.NoExtras as error:
-        pytest.skip(f"needs the extra packages: {error}")
+    with _needing("the extra packages"):
+        set_up("extras")
+    return REPOSITORY / ".venv-extras/bin/python"
 
 
 @pytest.fixture
@@ -90,10 +95,8 @@ def open_registry() -> Iterator[Registry]:
 
 
 def _running(registry: Registry) -> Iterator[Registry]:
-    try:
+    with _needing("docker-registry"):
         registry.start()
-    except PackageError as error:
-        pytest.skip(f"needs docker-registry: {error}")
     yield registry
     registry.stop()
 
@@ -101,15 +104,8 @@ def _running(registry: Registry) -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A browser without a window; installed first where it is missing. One in each process."""
-    setup = subprocess.run(
-        [REPOSITORY / "scripts/setup-browser.sh"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if setup.returncode != 0:
-        pytest.skip(f"needs a browser: {setup.stderr.strip()}")
+    with _needing("a browser"):
+        set_up("browser")
     expect.set_options(timeout=chromium.PATIENCE_MS)
     with sync_playwright() as playwright, chromium.launched(playwright) as launched:
         yield launched

@@ -26,6 +26,7 @@ import docker
 from docker.errors import ImageNotFound
 
 from tests.hosts import packages
+from tests.hosts.commands import output
 
 KEY_LABEL = "dstack-test.key"
 CACHE = Path(os.environ.get("DSTACK_TEST_CACHE", "~/.cache/dstack-jupyter-tests")).expanduser()
@@ -171,7 +172,7 @@ def _build_busybox(root: Path, downloads: Path) -> None:
     (root / "bin").mkdir()
     binary = next(path for path in unpacked.glob("**/bin/busybox") if path.is_file())
     shutil.copy(binary, root / "bin/busybox")
-    for name in packages.output([binary, "--list"]).split():
+    for name in output([binary, "--list"]).split():
         if name != "busybox":
             (root / "bin" / name).symlink_to("busybox")
 

@@ -10,9 +10,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-
-class PackageError(RuntimeError):
-    """apt could not name or fetch a package; the message ends with apt's own words."""
+from tests.hosts.commands import NoGround, output
 
 
 def candidate_version(package: str) -> str:
@@ -22,7 +20,7 @@ def candidate_version(package: str) -> str:
             version = line.split(":", 1)[1].strip()
             if version != "(none)":
                 return version
-    raise PackageError(f"apt does not know {package}; run: apt-get update")
+    raise NoGround(f"apt does not know {package}; run: apt-get update")
 
 
 def with_dependencies(packages: Sequence[str], empty_status: Path) -> list[str]:
@@ -53,13 +51,3 @@ def unpack(packages: Iterable[str], root: Path, downloads: Path) -> None:
                 stdin=contents.stdout,
                 check=True,
             )
-
-
-def output(command: Sequence[str | Path], cwd: Path | None = None) -> str:
-    """Return what *command* prints; raise `PackageError` with its last words when it fails."""
-    done = subprocess.run(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise PackageError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 from tests.browser.chromium import loopback_page
 from tests.browser.journeys import picture
 from tests.browser.lab import LabServer
-from tests.hosts.engines import REPOSITORY
+from tests.hosts.commands import REPOSITORY
 from tests.journeys.engines import EngineProcess, until
 from tests.journeys.visitors import PATIENCE, Visitors
 

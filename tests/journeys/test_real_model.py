@@ -16,7 +16,7 @@ import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from dstack_engine.records.publication import ModelUsage
-from tests.hosts.engines import REPOSITORY
+from tests.hosts.commands import REPOSITORY
 from tests.journeys.engines import EngineProcess, until
 from tests.journeys.visitors import PATIENCE, Visitors
 
