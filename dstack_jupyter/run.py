@@ -7,21 +7,16 @@ before its run is: where someone has yet to choose an offer, everything it is as
 from __future__ import annotations
 
 import codecs
-import io
-import tarfile
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstack_engine.errors import DstackError, NotFound, Refused
-from dstack_engine.files.unpacking import unpack_tar
-from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.errors import DstackError, Refused
+from dstack_engine.records.events import Stream
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
-from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.failures import RunFailed, ServiceNotReady, explain
 from dstack_jupyter.gateway import Gateway
@@ -29,13 +24,13 @@ from dstack_jupyter.rendering.runs import RunCopy
 from dstack_jupyter.rendering.services import ServiceCopy
 from dstack_jupyter.rendering.steps import status_word
 from dstack_jupyter.replicas import does_not_start, is_service, is_up
+from dstack_jupyter.run_files import RunFiles
 from dstack_jupyter.session import Session
+from dstack_jupyter.waiting import Waiting
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-#: A file read into memory by `run.files[...]` may be this large, in bytes; pull larger ones.
-MAX_READ = 256_000_000
 #: How much of a log's end is read for an error's last lines, in bytes.
 _LAST_BYTES = 8_000
 _LAST_LINES = 10
@@ -157,14 +152,10 @@ class Run:
         """
         self._service_name()
         waiting = self.readiness()
-        watcher = self._session.watcher()
-        watcher.follow(self.view, waiting, output=False)
-        try:
+        with self._followed_by(waiting):
             waiting.service_if_known(self.report)
             if not waiting.over.wait(timeout):
                 raise TimeoutError(f"{self.name} is not ready within {timeout} s")
-        finally:
-            watcher.forget(waiting)
         self.check_ready(waiting)
 
     @staticmethod
@@ -186,13 +177,9 @@ class Run:
         """
         self._known()
         waiting = Waiting()
-        watcher = self._session.watcher()
-        watcher.follow(self.view, waiting, output=False)
-        try:
+        with self._followed_by(waiting):
             if not waiting.over.wait(timeout):
                 raise TimeoutError(f"{self.name} has not ended within {timeout} s")
-        finally:
-            watcher.forget(waiting)
         self._view = waiting.view or self._view
         if check:
             self.check()
@@ -243,6 +230,15 @@ class Run:
         if self._view is None:
             raise Refused(f"There is no run: {self._refusal}.")
         return self._view
+
+    @contextmanager
+    def _followed_by(self, waiting: Waiting) -> Iterator[None]:
+        watcher = self._session.watcher()
+        watcher.follow(self.view, waiting, output=False)
+        try:
+            yield
+        finally:
+            watcher.forget(waiting)
 
     def _gateway(self) -> Gateway:
         return Gateway(self._session.client)
@@ -296,115 +292,6 @@ class Run:
         if not self._shown_by_cell:
             raise NotImplementedError
         self._shown_by_cell = False
-
-
-class RunFiles:
-    """What lies in a run's working directory: `run.files["out/metrics.json"]`, `.pull("out")`."""
-
-    def __init__(self, session: Session, run: str) -> None:
-        """Make the view of *run*'s files."""
-        self._session = session
-        self._run = run
-
-    def __getitem__(self, path: str) -> bytes:
-        """Return the content of the file *path*, at most `MAX_READ` bytes.
-
-        Raises `NotFound` for what is not there, `Refused` for a folder or a larger file.
-        """
-        chunks = self._session.client().read_files(self._run, path)
-        reader = io.BufferedReader(_ChunkReader(chunks))
-        with tarfile.open(fileobj=reader, mode="r|") as tar:
-            for member in tar:
-                if not member.isfile():
-                    raise Refused(f"{path} is not a file; copy it: run.files.pull({path!r})")
-                if member.size > MAX_READ:
-                    raise Refused(
-                        f"{path} has {member.size / 1e6:.0f} MB, too much to hold in memory; "
-                        f"copy it: run.files.pull({path!r})"
-                    )
-                content = tar.extractfile(member)
-                return content.read() if content else b""
-        raise NotFound(f"{self._run} has no file {path}")
-
-    def pull(self, *paths: str, to: str | Path = ".") -> list[Path]:
-        """Copy *paths*, files or folders, into the folder *to*; return what was written."""
-        client = self._session.client()
-        written: list[Path] = []
-        for path in paths:
-            written += unpack_tar(client.read_files(self._run, path), Path(to))
-        return written
-
-    def __repr__(self) -> str:
-        return f"<files of {self._run}>"
-
-
-class _ChunkReader(io.RawIOBase):
-    """A stream of chunks, to be read as a file."""
-
-    def __init__(self, chunks: Any) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = chunk
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
-
-
-#: Tells, from a run and the traffic of the service that it may be, whether to wait no longer.
-Enough = Callable[[RunView, ServiceReport | None], bool]
-
-
-class Waiting:
-    """A follower that only knows whether its run is over, or has come as far as was asked."""
-
-    def __init__(self, enough: Enough | None = None) -> None:
-        """Make one; `over` is set at the end, or as soon as it is *enough*."""
-        self.over = threading.Event()
-        self.view: RunView | None = None
-        self.report: ServiceReport | None = None
-        self._enough = enough
-
-    def update(self, view: RunView) -> None:
-        """Keep the newest record."""
-        self.view = view
-        self._look()
-
-    def service(self, report: ServiceReport) -> None:
-        """Keep the newest report."""
-        self.report = report
-        self._look()
-
-    def _look(self) -> None:
-        known, enough = self.view, self._enough
-        if known is not None and enough is not None and enough(known, self.report):
-            self.over.set()
-
-    def service_if_known(self, report: ServiceReport | None) -> None:
-        """Keep what was asked for meanwhile."""
-        if report is not None:
-            self.service(report)
-
-    def log(self, frames: Sequence[Frame], log: str) -> None:
-        """Output is not of interest."""
-
-    def progress(self, progress: Progress) -> None:
-        """Nor is preparation."""
-
-    def usage(self, usage: Usage) -> None:
-        """Nor is usage."""
-
-    def ended(self) -> None:
-        """Let `wait` return."""
-        self.over.set()
 
 
 def text_of(frames: Any) -> str:

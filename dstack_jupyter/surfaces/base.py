@@ -14,7 +14,8 @@ from typing import Protocol
 from dstack_engine.records.events import Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.runs import RunView
-from dstack_jupyter.run import Run, Waiting
+from dstack_jupyter.run import Run
+from dstack_jupyter.waiting import Waiting
 
 #: Told how far something is: a few words, and 0–1 or None where the whole is not known.
 Tell = Callable[[str, float | None], None]

@@ -26,10 +26,11 @@ from dstack_jupyter.commands.table import NOTEBOOK
 from dstack_jupyter.gateway import Gateway
 from dstack_jupyter.rendering.markup import prose
 from dstack_jupyter.replicas import is_service
-from dstack_jupyter.run import Run, Waiting
+from dstack_jupyter.run import Run
 from dstack_jupyter.session import Session, session
 from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Surface, Tell
 from dstack_jupyter.surfaces.terminal import NEVER, PATIENCE, TerminalSurface, detached
+from dstack_jupyter.waiting import Waiting
 from dstack_jupyter.widgets.card import Card
 from dstack_jupyter.widgets.offers import OffersView
 from dstack_jupyter.widgets.run import RunCard

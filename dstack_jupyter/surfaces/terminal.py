@@ -29,9 +29,10 @@ from dstack_jupyter.rendering.runs import facts_of
 from dstack_jupyter.rendering.services import addresses_of
 from dstack_jupyter.rendering.steps import sentence_of, status_word
 from dstack_jupyter.replicas import is_service, standing_of
-from dstack_jupyter.run import Run, Waiting
+from dstack_jupyter.run import Run
 from dstack_jupyter.session import Session
 from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Tell
+from dstack_jupyter.waiting import Waiting
 
 #: Where a log that is not to be read is begun: beyond its end.
 NEVER = 1 << 62
