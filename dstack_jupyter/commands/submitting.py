@@ -46,23 +46,12 @@ FIRST_BODY_LINE = 2
 
 def run_cell(call: Call) -> Run | None:
     """Run the configuration in the cell."""
-    configuration = parse_configuration(
-        call.body or "",
-        expected_type=call.command.name,
-        name=call.arguments.name,
-        first_line=FIRST_BODY_LINE,
-    )
-    return _start(call, configuration, Path.cwd())
+    return _start(call, read_cell(call), Path.cwd())
 
 
 def plan_cell(call: Call) -> None:
     """Check, and where that makes sense plan, a configuration of a kind that is not run."""
-    configuration = parse_configuration(
-        call.body or "",
-        expected_type=call.command.name,
-        name=call.arguments.name,
-        first_line=FIRST_BODY_LINE,
-    )
+    configuration = read_cell(call)
     if isinstance(configuration, FleetConfiguration) and configuration.ssh_config is None:
         _show_plan(call, call.client().plan(_on_such_a_machine(configuration)))
     call.surface.show(Shown(not_started(configuration)))
@@ -79,6 +68,16 @@ def run_project(call: Call) -> Run | None:
     if not project.is_dir():
         raise ArgumentError(f"{call.arguments.path} is not a folder; the project's is `.`, usually")
     return _start(call, read_configuration(call, project), project.resolve())
+
+
+def read_cell(call: Call) -> Configuration:
+    """Return the configuration in the cell."""
+    return parse_configuration(
+        call.body or "",
+        expected_type=call.command.name,
+        name=call.arguments.name,
+        first_line=FIRST_BODY_LINE,
+    )
 
 
 def read_configuration(call: Call, project: Path) -> Configuration:
