@@ -133,16 +133,24 @@ class Ground:
 
     async def send(self, data: bytes) -> bytes:
         """Send *data* as it is, and return all that comes until the gateway closes."""
-        reader, writer = await self.open()
-        writer.write(data)
-        try:
+        async with self.asking(data) as (reader, _):
             return await reader.read()
-        finally:
-            writer.close()
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection to the gateway."""
         return await asyncio.open_connection("127.0.0.1", self.port)
+
+    @asynccontextmanager
+    async def asking(
+        self, data: bytes
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Yield a connection to the gateway over which *data* was sent as it is."""
+        reader, writer = await self.open()
+        writer.write(data)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
 
     async def close(self) -> None:
         """End everything."""
@@ -179,6 +187,26 @@ async def ground() -> AsyncIterator[Ground]:
         yield made
     finally:
         await made.close()
+
+
+@asynccontextmanager
+async def raw_ground(handler: RawHandler) -> AsyncIterator[Ground]:
+    """Yield a gateway that publishes one raw replica."""
+    async with ground() as made:
+        made.publish(await made.raw_replica(handler))
+        yield made
+
+
+def says(*answer: bytes, stays: bool = False) -> RawHandler:
+    """Return what a raw replica does that says *answer*, and *stays* until the gateway leaves."""
+
+    async def say(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(answer))
+        await writer.drain()
+        if stays:
+            await reader.read()
+
+    return say
 
 
 async def echo(request: web.BaseRequest) -> web.StreamResponse:

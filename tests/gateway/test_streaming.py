@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 
 from dstack_engine.gateway import holding
-from tests.gateway.front_ground import Ground, ground, run, until
+from tests.gateway.front_ground import Ground, ground, raw_ground, run, says, until
 
 #: They pass much through real sockets.
 pytestmark = pytest.mark.slow
 
 GET = b"GET / HTTP/1.1\r\nHost: web.localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: web.localhost\r\n"  # its head goes on
 
 
 def test_events_pass_one_by_one_as_they_are_sent() -> None:
@@ -65,49 +66,35 @@ def test_the_head_of_a_stream_comes_before_its_first_event() -> None:
 
 
 def test_a_replica_that_dies_in_mid_stream_is_no_end_of_the_stream() -> None:
-    async def dying(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
-        await writer.drain()
+    half = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
 
     async def story() -> None:
-        async with ground() as g, g.client() as client:
-            service = g.publish(await g.raw_replica(dying))
+        async with raw_ground(says(half)) as g, g.client() as client:
             async with client.get(g.url()) as answer:
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await answer.read()
-            assert service.report().errors == 1
-            assert await g.send(GET) == (
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
-            )
+            assert g.table.services["web"].report().errors == 1
+            assert await g.send(GET) == half
 
     run(story())
 
 
 def test_a_body_shorter_than_it_said_is_cut() -> None:
-    async def short(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    short = says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 
     async def story() -> None:
-        async with ground() as g, g.client() as client:
-            g.publish(await g.raw_replica(short))
-            async with client.get(g.url()) as answer:
-                with pytest.raises(aiohttp.ClientPayloadError):
-                    await answer.read()
+        async with raw_ground(short) as g:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await g.get()
 
     run(story())
 
 
 def test_a_body_that_ends_with_the_connection_is_given_an_end() -> None:
-    async def old(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it")
+    old = says(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it")
 
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(old))
+        async with raw_ground(old) as g:
             assert await g.get() == (200, b"all of it")
             raw = await g.send(b"GET / HTTP/1.0\r\nHost: web.localhost\r\n\r\n")
             assert raw.endswith(b"Connection: close\r\n\r\nall of it")
@@ -116,15 +103,13 @@ def test_a_body_that_ends_with_the_connection_is_given_an_end() -> None:
 
 
 def test_a_client_of_http_1_0_gets_no_chunks() -> None:
-    async def chunked(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        writer.write(b"3\r\none\r\n3;ext=1\r\ntwo\r\n0\r\nX-Sum: 6\r\n\r\n")
+    chunked = says(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"3\r\none\r\n3;ext=1\r\ntwo\r\n0\r\nX-Sum: 6\r\n\r\n",
+    )
 
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(chunked))
+        async with raw_ground(chunked) as g:
             raw = await g.send(b"GET / HTTP/1.0\r\nHost: web.localhost\r\n\r\n")
             assert raw.partition(b"\r\n\r\n")[2] == b"onetwo"
             assert b"chunked" not in raw
@@ -133,23 +118,17 @@ def test_a_client_of_http_1_0_gets_no_chunks() -> None:
 
 
 def test_trailers_pass() -> None:
-    async def chunked(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n")
-        writer.write(b"3\r\none\r\n0\r\nX-Sum: 3\r\n\r\n")
-        await writer.drain()
-        await reader.read()
+    chunked = says(
+        b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"3\r\none\r\n0\r\nX-Sum: 3\r\n\r\n",
+        stays=True,
+    )
 
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(chunked))
-            reader, writer = await g.open()
-            writer.write(GET)
+        async with raw_ground(chunked) as g, g.asking(GET) as (reader, _):
             raw = await reader.readuntil(b"X-Sum: 3\r\n\r\n")
             assert b"Trailer: X-Sum\r\n" in raw
             assert raw.endswith(b"3\r\none\r\n0\r\nX-Sum: 3\r\n\r\n")
-            writer.close()
 
     run(story())
 
@@ -168,14 +147,8 @@ def test_trailers_pass() -> None:
     ],
 )
 def test_an_answer_that_could_be_read_in_two_ways_is_refused(answer: bytes) -> None:
-    async def odd(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-        await writer.drain()
-        await reader.read()
-
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(odd))
+        async with raw_ground(says(answer, stays=True)) as g:
             status, body = await g.get()
             assert (status, b"bad_answer" in body) == (502, True)
 
@@ -243,18 +216,16 @@ def test_a_client_that_does_not_read_stops_the_replica() -> None:
     async def story() -> None:
         async with ground() as g:
             g.publish(await g.replica(endless))
-            reader, writer = await g.open()
-            writer.write(GET)
-            await reader.readuntil(b"\r\n\r\n")
-            before = -1
-            while sent != before:  # until nothing moves any more
-                before = sent
-                await asyncio.sleep(0.3)
-            assert sent < 64 << 20
-            for _ in range(200):  # and it goes on when the client does
-                await reader.readexactly(65536)
-            await until(lambda: sent > before)
-            writer.close()
+            async with g.asking(GET) as (reader, _):
+                await reader.readuntil(b"\r\n\r\n")
+                before = -1
+                while sent != before:  # until nothing moves any more
+                    before = sent
+                    await asyncio.sleep(0.3)
+                assert sent < 64 << 20
+                for _ in range(200):  # and it goes on when the client does
+                    await reader.readexactly(65536)
+                await until(lambda: sent > before)
 
     run(story())
 
@@ -271,16 +242,12 @@ def test_an_answer_may_begin_before_the_request_has_ended() -> None:
     async def story() -> None:
         async with ground() as g:
             g.publish(await g.replica(talk))
-            reader, writer = await g.open()
-            writer.write(
-                b"POST / HTTP/1.1\r\nHost: web.localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-            )
-            for word in (b"one", b"two"):
-                writer.write(b"3\r\n" + word + b"\r\n")
-                await reader.readuntil(word.upper())
-            writer.write(b"0\r\n\r\n")
-            assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"0\r\n\r\n")
-            writer.close()
+            async with g.asking(POST + b"Transfer-Encoding: chunked\r\n\r\n") as (reader, writer):
+                for word in (b"one", b"two"):
+                    writer.write(b"3\r\n" + word + b"\r\n")
+                    await reader.readuntil(word.upper())
+                writer.write(b"0\r\n\r\n")
+                assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"0\r\n\r\n")
 
     run(story())
 
@@ -294,32 +261,25 @@ def test_a_client_that_waits_for_100_continue_gets_the_replicas() -> None:
         body = await reader.readexactly(4)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + body)
 
+    asked = POST + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(careful))
-            reader, writer = await g.open()
-            writer.write(
-                b"POST / HTTP/1.1\r\nHost: web.localhost\r\n"
-                b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n"
-            )
+        async with raw_ground(careful) as g, g.asking(asked) as (reader, writer):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(b"body")
             assert (await reader.readuntil(b"body")).startswith(b"HTTP/1.1 200 OK")
-            writer.close()
 
     run(story())
 
 
 def test_early_hints_pass() -> None:
-    async def hinting(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    hinting = says(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    )
 
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(hinting))
+        async with raw_ground(hinting) as g:
             raw = await g.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             assert raw.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK")
 
@@ -327,33 +287,22 @@ def test_early_hints_pass() -> None:
 
 
 def test_an_answer_before_the_end_of_a_refused_upload_reaches_the_client() -> None:
-    async def refusing(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!")
-        await writer.drain()
+    refusing = says(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!")
+    asked = POST + b"Content-Length: 1000000\r\n\r\nbegin"
 
     async def story() -> None:
-        async with ground() as g:
-            g.publish(await g.raw_replica(refusing))
-            reader, writer = await g.open()
-            writer.write(
-                b"POST / HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 1000000\r\n\r\nbegin"
-            )
+        async with raw_ground(refusing) as g, g.asking(asked) as (reader, _):
             raw = await reader.readuntil(b"no!")
             assert raw.startswith(b"HTTP/1.1 413 Too Large\r\n")
             assert b"Connection: close" in raw
-            writer.close()
 
     run(story())
 
 
 async def events_after(g: Ground, body: bytes) -> bytes:
     """Return all that a client gets that asked for a stream while no replica was there."""
-    return await g.send(
-        b"POST / HTTP/1.1\r\nHost: web.localhost\r\nConnection: close\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
+    head = POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return await g.send(head + body)
 
 
 def test_a_held_client_of_a_stream_hears_comments_meanwhile(
