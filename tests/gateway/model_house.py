@@ -11,8 +11,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -156,16 +155,6 @@ class House:
             r for s in list(self.table.services.values()) for r in list(s.replicas.values())
         ]
         return all(each.state is ReplicaState.READY for each in replicas)
-
-
-@contextmanager
-def a_house() -> Iterator[House]:
-    """Give a house and take it down."""
-    house = House()
-    try:
-        yield house
-    finally:
-        house.close()
 
 
 @dataclass

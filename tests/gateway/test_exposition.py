@@ -18,7 +18,7 @@ from dstack_engine.records.publication import (
     ServiceReport,
 )
 from dstack_engine.spec.services import ServedModel
-from tests.gateway.model_house import OpenAIServer, a_house
+from tests.gateway.model_house import House, OpenAIServer
 from tests.gateway.process_ground import Gateway, until
 
 REPLICAS = (
@@ -133,7 +133,7 @@ def test_a_model_s_name_may_be_anything() -> None:
 @pytest.mark.slow
 def test_each_of_two_processes_tells_what_both_have_counted(home: Path) -> None:
     gateway, server = Gateway(home, processes=2), OpenAIServer()
-    with a_house() as house, closing(gateway):
+    with closing(House()) as house, closing(gateway):
         model = ServedModel(name="tiny", format="openai")
         gateway.publish("chat", house.serve(server.app), model=model)
         gateway.await_ready("chat")

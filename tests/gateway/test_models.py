@@ -7,7 +7,6 @@ import http.client
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,23 +16,10 @@ from hypothesis import strategies as st
 
 from dstack_engine.gateway.bodies import BODY_LIMIT
 from dstack_engine.spec.services import RateLimit, ServedModel
-from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_house, a_service, wait_until
+from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_service, wait_until
 
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@pytest.fixture(scope="module")
-def shared_house() -> Iterator[House]:
-    with a_house() as house:
-        yield house
-
-
-@pytest.fixture
-def house(shared_house: House) -> Iterator[House]:
-    shared_house.ledger._tallies.clear()
-    yield shared_house
-    shared_house.publish()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_house, a_service, wait_until
+from tests.gateway.model_house import TOKEN, House, OpenAIServer, a_service, wait_until
 
 #: They pass much through real sockets.
 pytestmark = pytest.mark.slow
@@ -27,23 +27,16 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared_house() -> Iterator[House]:
-    with a_house() as house:
-        yield house
-
-
 @pytest.fixture
 def server() -> OpenAIServer:
     return OpenAIServer()
 
 
 @pytest.fixture
-def house(shared_house: House, server: OpenAIServer) -> House:
-    shared_house.ledger._tallies.clear()
-    port = shared_house.serve(server.app)
-    shared_house.publish(a_service("tiny", port), a_service("other", port, model="other"))
-    return shared_house
+def house(house: House, server: OpenAIServer) -> House:
+    port = house.serve(server.app)
+    house.publish(a_service("tiny", port), a_service("other", port, model="other"))
+    return house
 
 
 @pytest.fixture

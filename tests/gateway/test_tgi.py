@@ -23,7 +23,7 @@ from openai import OpenAI
 from dstack_engine.gateway.chat_templates import BadTemplate, render
 from dstack_engine.gateway.translation import Stream, generation_of
 from dstack_engine.spec.services import ServedModel
-from tests.gateway.model_house import TOKEN, House, a_house, a_service
+from tests.gateway.model_house import TOKEN, House, a_service
 
 #: They pass much through real sockets.
 pytestmark = pytest.mark.slow
@@ -149,12 +149,6 @@ def stream_event(
     }
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[House]:
-    with a_house() as house:
-        yield house
-
-
 @pytest.fixture
 def tgi() -> FakeTGI:
     return FakeTGI()
@@ -162,7 +156,6 @@ def tgi() -> FakeTGI:
 
 @pytest.fixture
 def client(house: House, tgi: FakeTGI) -> Iterator[OpenAI]:
-    house.ledger._tallies.clear()
     house.publish(a_service("zephyr", house.serve(tgi.app), model=MODEL))
     with OpenAI(base_url=house.url, api_key=TOKEN, max_retries=0, timeout=20) as client:
         yield client
