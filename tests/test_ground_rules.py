@@ -12,7 +12,8 @@ import pytest
 from dstack_engine.home import Home
 from dstack_engine.reconcilers.containers import home_labels
 from tests.conftest import end_processes_of, remove_containers_of
-from tests.hosts.engines import REPOSITORY, Engine
+from tests.hosts.commands import REPOSITORY
+from tests.hosts.engines import Engine
 
 
 def a_suite(folder: Path, source: str, **environ: str) -> subprocess.CompletedProcess[str]:
