@@ -65,9 +65,11 @@ def test_what_a_test_left_running_in_its_home_is_ended(
     home.mkdir()
     if tie != "environment":
         monkeypatch.delenv("DSTACK_JUPYTER_HOME")
-    command = ["sh", "-c", "read forever", str(home) if tie == "command" else "-"]
+    command = ["sh", "-c", "echo; read forever", str(home) if tie == "command" else "-"]
     folder = home if tie == "working folder" else tmp_path
-    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE) as leftover:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, **pipes) as leftover:
+        leftover.stdout.readline()  # before it runs, its environment cannot be seen
         end_processes_of(home)
         assert leftover.wait(10) == -9
 
