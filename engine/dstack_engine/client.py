@@ -11,25 +11,14 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 from pydantic import TypeAdapter
 
 from dstack_engine import __version__
-from dstack_engine.address import EngineAddress, find_engine, no_engine
-from dstack_engine.errors import (
-    ConfigurationError,
-    DstackError,
-    EngineError,
-    EngineUnauthorized,
-    EngineVersionMismatch,
-    NotFound,
-    Problem,
-    error_from_wire,
-)
+from dstack_engine.address import find_engine
+from dstack_engine.connection import STREAM_TIMEOUT, Connection, error_of, lines
+from dstack_engine.errors import EngineError, EngineVersionMismatch, NotFound
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.offers import OfferId, Plan
@@ -52,13 +41,8 @@ from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import decode, frame_from_json
 from dstack_engine.tokens import read_token
 
-T = TypeVar("T")
-
 #: What may stand in a path; the engine knows which names there are.
 NAME_LIKE = re.compile(r"[\w-]{1,64}")
-
-#: Seconds to wait for an answer; an engine that is busy with 50 runs answers in well under one.
-TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 #: Waits between attempts to reach an engine that is away, in seconds.
 RECONNECT_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -82,34 +66,27 @@ class Client:
     def __init__(self, home: Home) -> None:
         """Make a client; nothing is asked of the engine yet."""
         self.home = home
-        self._http = httpx.Client(timeout=TIMEOUT, trust_env=False)
-        self._lock = threading.Lock()
-        self._address: EngineAddress | None = None
+        self._engine = Connection(home)
         self._closed = threading.Event()
 
     def __enter__(self) -> Client:
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the client."""
         self.close()
 
     def close(self) -> None:
         """End every stream and connection; may be called twice."""
         self._closed.set()
-        self._http.close()
+        self._engine.close()
 
     # --- the engine --------------------------------------------------------------------------
 
     def shake_hands(self) -> None:
         """Raise `EngineVersionMismatch` unless client and engine understand each other."""
-        address = self._find()
+        address = self._engine.find()
         if address.protocol != PROTOCOL:
             raise EngineVersionMismatch(
                 f"The running engine is version {address.version} and this is dstack-jupyter "
@@ -119,32 +96,33 @@ class Client:
 
     def engine(self) -> EngineInfo:
         """Return the engine's version, process and load."""
-        return self._ask(_INFO, "GET", "/v1/engine")
+        return self._engine.ask(_INFO, "GET", "/v1/engine")
 
     def settings(self) -> EngineSettings:
         """Return the settings that clients must know."""
-        return self._ask(_SETTINGS, "GET", "/v1/settings")
+        return self._engine.ask(_SETTINGS, "GET", "/v1/settings")
 
     def stop_engine(self, *, stop_runs: bool = False) -> None:
         """End the engine; its runs go on unless *stop_runs*. Returns when it is gone."""
-        self._send("POST", "/v1/engine/stop", json={"stop_runs": stop_runs}, timeout=120)
+        self._engine.send("POST", "/v1/engine/stop", json={"stop_runs": stop_runs}, timeout=120)
         wait = threading.Event()
         while find_engine(self.home) is not None:
             wait.wait(0.02)
 
     def doctor(self) -> list[Finding]:
         """Return what is well and what is missing on this computer."""
-        return self._ask(_FINDINGS, "GET", "/v1/doctor")
+        return self._engine.ask(_FINDINGS, "GET", "/v1/doctor")
 
     def prune(self, *, everything: bool = False) -> PruneReport:
         """Take away ended runs' containers, logs and files; with *everything*, all of them."""
-        return self._ask(_PRUNED, "POST", "/v1/prune", json={"everything": everything})
+        return self._engine.ask(_PRUNED, "POST", "/v1/prune", json={"everything": everything})
 
     # --- runs --------------------------------------------------------------------------------
 
     def plan(self, configuration: Runnable) -> Plan:
         """Return the offers for *configuration*, and why others were refused."""
-        return self._ask(_PLAN, "POST", "/v1/plan", json={"configuration": _dump(configuration)})
+        body = {"configuration": _dump(configuration)}
+        return self._engine.ask(_PLAN, "POST", "/v1/plan", json=body)
 
     def submit(
         self,
@@ -169,45 +147,45 @@ class Client:
             "files": files,
             "project": project,
         }
-        return self._ask(_RUN, "POST", "/v1/runs", json=body)
+        return self._engine.ask(_RUN, "POST", "/v1/runs", json=body)
 
     def run(self, name: str) -> RunView:
         """Return the run of that name; raise `NotFound`."""
-        return self._ask(_RUN, "GET", _run_path(name))
+        return self._engine.ask(_RUN, "GET", _run_path(name))
 
     def runs(self, *, everything: bool = False) -> list[RunView]:
         """Return the active runs, the newest first; ended ones too with *everything*."""
-        return self._ask(_RUNS, "GET", "/v1/runs", params={"everything": everything})
+        return self._engine.ask(_RUNS, "GET", "/v1/runs", params={"everything": everything})
 
     def stop(self, name: str, *, abort: bool = False) -> RunView:
         """Ask the run to end, gracefully or at once; returns before it has."""
-        return self._ask(_RUN, "POST", _run_path(name, "stop"), json={"abort": abort})
+        return self._engine.ask(_RUN, "POST", _run_path(name, "stop"), json={"abort": abort})
 
     def delete(self, name: str) -> None:
         """Forget an ended run with its logs and containers; raise `Conflict` while it is active."""
-        self._send("DELETE", _run_path(name))
+        self._engine.send("DELETE", _run_path(name))
 
     def events(self, *, after: int = 0, run: str | None = None, limit: int = 200) -> list[Event]:
         """Return what happened, in order, later than event number *after*."""
         params = {"after": after, "limit": limit, **({"run": run} if run else {})}
-        return self._ask(_EVENTS, "GET", "/v1/history", params=params)
+        return self._engine.ask(_EVENTS, "GET", "/v1/history", params=params)
 
     # --- services and models -----------------------------------------------------------------
 
     def gateway(self) -> GatewayView:
         """Return where services and models are reached; its port is None while none runs."""
-        return self._ask(_GATEWAY, "GET", "/v1/gateway")
+        return self._engine.ask(_GATEWAY, "GET", "/v1/gateway")
 
     def models(self) -> list[ModelView]:
         """Return the models that are served, by name, with what was asked of each."""
-        return self._ask(_MODELS, "GET", "/v1/models")
+        return self._engine.ask(_MODELS, "GET", "/v1/models")
 
     def service(self, name: str) -> ServiceReport | None:
         """Return the traffic of the service of that name as its gateway saw it last.
 
         None while no gateway has told of it. Raises `NotFound`, `Conflict` (it is a task).
         """
-        return self._ask(_SERVICE, "GET", _run_path(name, "service"))
+        return self._engine.ask(_SERVICE, "GET", _run_path(name, "service"))
 
     def token(self) -> str:
         """Return the user's token for services and models; read from the home, never sent.
@@ -237,8 +215,8 @@ class Client:
             params["replica"] = replica
         if tail_bytes is not None:
             params["tail"] = tail_bytes
-        with self._stream("GET", _run_path(name, "logs"), params=params) as answer:
-            for line in _lines(answer):
+        with self._engine.stream("GET", _run_path(name, "logs"), params=params) as answer:
+            for line in lines(answer):
                 if line:  # an empty one says that the engine still is there
                     yield frame_from_json(json.loads(line))
 
@@ -247,30 +225,30 @@ class Client:
     ) -> int:
         """Run *command* in the run's container; return its exit code. Output goes to *sink*."""
         body = {"command": list(command)}
-        with self._stream("POST", _run_path(name, "exec"), json=body) as answer:
-            for line in _lines(answer):
+        with self._engine.stream("POST", _run_path(name, "exec"), json=body) as answer:
+            for line in lines(answer):
                 message = json.loads(line)
                 if "exit_code" in message:
                     return int(message["exit_code"])
                 if "error" in message:
-                    raise _error_of(message["error"])
+                    raise error_of(message["error"])
                 frame = frame_from_json(message)
                 sink(frame.stream, frame.payload)
         raise EngineError("The engine went away while the command ran.")
 
     def shell_command(self, name: str) -> list[str]:
         """Return the command that opens a shell in the run, for a terminal on this computer."""
-        answer = self._send("GET", _run_path(name, "shell"))
+        answer = self._engine.send("GET", _run_path(name, "shell"))
         return [str(word) for word in answer.json()]
 
     def read_files(self, name: str, path: str) -> Iterator[bytes]:
         """Yield the file or folder *path* of the run as a tar; raise `NotFound`."""
-        with self._stream("GET", _run_path(name, "files"), params={"path": path}) as answer:
+        with self._engine.stream("GET", _run_path(name, "files"), params={"path": path}) as answer:
             yield from answer.iter_raw()
 
     def missing_blobs(self, manifest: bytes) -> list[str]:
         """Return which of the files in *manifest* the engine does not have yet."""
-        answer = self._send("POST", "/v1/files/missing", content=manifest)
+        answer = self._engine.send("POST", "/v1/files/missing", content=manifest)
         return [str(digest) for digest in answer.json()]
 
     def send_blobs(self, chunks: Iterable[bytes]) -> list[str]:
@@ -278,13 +256,12 @@ class Client:
 
         Returns the digests of those that had changed on the way and are to be sent again.
         """
-        timeout = httpx.Timeout(600.0)
-        answer = self._send("POST", "/v1/files/blobs", content=chunks, timeout=timeout)
+        answer = self._engine.send("POST", "/v1/files/blobs", content=chunks, timeout=600.0)
         return [str(digest) for digest in answer.json()]
 
     def keep_tree(self, manifest: bytes) -> str:
         """Keep *manifest*; return its digest, which a run's `files` names."""
-        return str(self._send("POST", "/v1/files/trees", content=manifest).json())
+        return str(self._engine.send("POST", "/v1/files/trees", content=manifest).json())
 
     # --- the event stream --------------------------------------------------------------------
 
@@ -305,7 +282,7 @@ class Client:
                     if isinstance(update, (RecordChanged, LogWritten, CaughtUp)):
                         cursor = update.cursor
                     yield update
-            except (httpx.HTTPError, EngineError):
+            except EngineError:
                 if self._closed.is_set():
                     return
                 if not reconnect:
@@ -317,10 +294,11 @@ class Client:
 
     def _updates_once(self, cursor: str | None, logs: Collection[str]) -> Iterator[Update]:
         params: dict[str, Any] = {"logs": list(logs), **({"cursor": cursor} if cursor else {})}
-        timeout = httpx.Timeout(5.0, read=45.0)  # the engine says something every 15 s
-        with self._stream("GET", "/v1/events", params=params, timeout=timeout) as answer:
+        with self._engine.stream(
+            "GET", "/v1/events", params=params, timeout=STREAM_TIMEOUT
+        ) as answer:
             kind, data, place = "", "", ""
-            for line in _lines(answer):
+            for line in lines(answer):
                 if line.startswith("data: "):
                     data = line[6:]
                 elif line.startswith("event: "):
@@ -333,73 +311,6 @@ class Client:
                     if update is not None:
                         yield update
 
-    # --- asking ------------------------------------------------------------------------------
-
-    def _ask(self, adapter: TypeAdapter[T], method: str, path: str, **arguments: Any) -> T:
-        return adapter.validate_json(self._send(method, path, **arguments).content)
-
-    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        with self._translated():
-            try:
-                answer = self._http.request(method, self._url(path), **self._named(arguments))
-            except (httpx.ConnectError, httpx.RemoteProtocolError):
-                if not isinstance(arguments.get("content", b""), bytes):
-                    raise
-                self._forget()  # restarted on another port, perhaps
-                answer = self._http.request(method, self._url(path), **self._named(arguments))
-            _raise_for(answer)
-            return answer
-
-    @contextmanager
-    def _stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
-        with self._translated():
-            try:
-                answer = self._begin(method, path, arguments)
-            except httpx.ConnectError:
-                self._forget()  # restarted on another port, perhaps; nothing was asked yet
-                answer = self._begin(method, path, arguments)
-            with closing(answer):
-                if answer.is_error:
-                    answer.read()
-                _raise_for(answer)
-                yield answer
-
-    def _begin(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
-        """Ask, and return the answer with its body still to come."""
-        request = self._http.build_request(method, self._url(path), **self._named(arguments))
-        return self._http.send(request, stream=True)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectError as error:
-            self._forget()
-            raise no_engine() from error
-        except httpx.TimeoutException as error:
-            raise EngineError("The engine did not answer in time; it may be busy.") from error
-        except httpx.HTTPError as error:
-            self._forget()
-            raise EngineError(f"The engine's answer broke off ({error}).") from error
-
-    def _find(self) -> EngineAddress:
-        with self._lock:
-            if self._address is None:
-                self._address = find_engine(self.home)
-            if self._address is None:
-                raise no_engine()
-            return self._address
-
-    def _forget(self) -> None:
-        with self._lock:
-            self._address = None
-
-    def _url(self, path: str) -> str:
-        return self._find().url + path
-
-    def _named(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return {**arguments, "headers": {"Authorization": f"Bearer {self._find().token}"}}
-
 
 def _dump(configuration: Runnable) -> Any:
     return configuration.model_dump(mode="json", exclude_unset=True)
@@ -409,30 +320,3 @@ def _run_path(name: str, verb: str | None = None) -> str:
     if not name or not NAME_LIKE.fullmatch(name):
         raise NotFound(f"{name!r} is not a run's name.")
     return f"/v1/runs/{name}" + (f"/{verb}" if verb else "")
-
-
-def _lines(answer: httpx.Response) -> Iterator[str]:
-    # httpx's own iter_lines is several times slower on long lines.
-    rest = b""
-    for chunk in answer.iter_raw():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode()
-
-
-def _raise_for(answer: httpx.Response) -> None:
-    if not answer.is_error:
-        return
-    try:
-        error = _error_of(answer.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        error = EngineError(f"The engine answered {answer.status_code}: {answer.text[:500]}")
-    if answer.status_code == 401:
-        error = EngineUnauthorized("The engine did not take our token.", hint="Run the cell again.")
-    raise error
-
-
-def _error_of(body: dict[str, Any]) -> DstackError:
-    if problems := body.get("problems"):
-        return ConfigurationError([Problem(**problem) for problem in problems])
-    return error_from_wire(body["code"], body["message"], body.get("hint"))
