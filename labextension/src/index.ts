@@ -1,0 +1,28 @@
+/** The plugins of dstack-jupyter; each can be disabled by its own name. */
+import { JupyterFrontEndPlugin } from '@jupyterlab/application';
+
+import { chat } from './plugins/chat';
+import { commands } from './plugins/commands';
+import { highlight } from './plugins/highlight';
+import { launcher } from './plugins/launcher';
+import { logs } from './plugins/logs';
+import { model } from './plugins/model';
+import { notifications } from './plugins/notifications';
+import { sidebar } from './plugins/sidebar';
+import { status } from './plugins/status';
+import { typing } from './plugins/typing';
+
+const plugins: JupyterFrontEndPlugin<any>[] = [
+  model,
+  commands,
+  sidebar,
+  logs,
+  chat,
+  status,
+  notifications,
+  launcher,
+  highlight,
+  typing
+];
+
+export default plugins;

@@ -1,0 +1,7 @@
+import { JupyterFrontEndPlugin } from '@jupyterlab/application';
+
+export const commands: JupyterFrontEndPlugin<void> = {
+  id: 'dstack-jupyter:commands',
+  autoStart: true,
+  activate: () => undefined
+};

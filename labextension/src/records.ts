@@ -1,0 +1,207 @@
+/**
+ * What the server extension tells the page: the JSON of `/dstack-jupyter/…`.
+ *
+ * `dstack_jupyter/server/rows.py` makes these rows; a test compares the names of their fields.
+ */
+
+/** Times are ISO 8601 with a zone; prices are USD per hour, costs USD, sizes GB. */
+export type Time = string;
+
+export interface IPort {
+  /** The port inside the container. */
+  port: number;
+  /** The port of the server's computer. */
+  local_port: number;
+  /** As the server's computer reaches it. */
+  url: string;
+  /** Below Jupyter's base URL: works wherever the page works. */
+  proxy: string;
+}
+
+export interface IRunRow {
+  name: string;
+  type: 'task' | 'service' | 'dev-environment';
+  status:
+    | 'pending'
+    | 'submitted'
+    | 'provisioning'
+    | 'running'
+    | 'terminating'
+    | 'terminated'
+    | 'failed'
+    | 'done';
+  finished: boolean;
+  /** Why it ended, as a sentence's end: "ended by itself with exit code 0". */
+  reason: string | null;
+  detail: string | null;
+  /** Why it waits, while it does. */
+  waiting: string | null;
+  submitted_at: Time;
+  started_at: Time | null;
+  finished_at: Time | null;
+  /** USD per hour, now. */
+  price: number;
+  /** USD until `as_of`; grows by `price` from then on. */
+  cost: number;
+  as_of: Time;
+  exit_code: number | null;
+  backend: string | null;
+  /** "2 CPU, 4 GB, A100:80GB": what its place has. */
+  resources: string | null;
+  /** The project's folder that it was submitted from. */
+  project: string | null;
+  ports: IPort[];
+}
+
+export interface IReplicaRow {
+  job: string;
+  state: string;
+  in_flight: number;
+  trouble: string | null;
+}
+
+export interface IServiceRow {
+  name: string;
+  status: IRunRow['status'];
+  /** Its own address; null while no gateway runs. */
+  url: string | null;
+  /** Below Jupyter's base URL, with the token put in by the server. */
+  proxy: string;
+  model: string | null;
+  desired: number;
+  ready: number;
+  replicas: IReplicaRow[];
+  /** Requests per second over the last ten seconds. */
+  rps: number;
+  in_flight: number;
+  held: number;
+  /** Seconds to the first byte; null without requests. */
+  p50: number | null;
+  p95: number | null;
+}
+
+export interface IModelRow {
+  name: string;
+  runs: string[];
+  ready_replicas: number;
+}
+
+export interface IMachineRow {
+  name: string;
+  backend: string;
+  region: string;
+  instance_type: string;
+  status:
+    | 'pending'
+    | 'provisioning'
+    | 'idle'
+    | 'busy'
+    | 'terminating'
+    | 'terminated';
+  cpus: number;
+  memory_gb: number;
+  disk_gb: number | null;
+  gpus: string[];
+  /** USD per hour. */
+  price: number;
+  /** When it is given back if nothing uses it; null where it never is. */
+  idle_until: Time | null;
+  /** Names of the runs on it. */
+  runs: string[];
+}
+
+export interface IOfferRow {
+  id: string;
+  backend: string;
+  region: string;
+  instance_type: string;
+  resources: string;
+  price: number;
+  spot: boolean;
+  availability: string;
+  /** Why it does not fit; empty for those that do. */
+  reasons: string[];
+}
+
+/** `POST /dstack-jupyter/offers` */
+export interface IOffers {
+  offers: IOfferRow[];
+  refused: IOfferRow[];
+  total_offers: number;
+  total_refused: number;
+  remarks: string[];
+}
+
+/** `GET /dstack-jupyter/state`: all, as it stands. */
+export interface IState {
+  /** "down" comes with empty lists, and is no error. */
+  engine: 'running' | 'down';
+  /** All runs that are kept, the newest first. */
+  runs: IRunRow[];
+  services: IServiceRow[];
+  models: IModelRow[];
+  machines: IMachineRow[];
+  /** The base URL of the models for programs on the server's computer; null without a gateway. */
+  models_url: string | null;
+}
+
+/**
+ * An event of `CHANGES`, pushed over Jupyter's event channel; at most four a second.
+ * Lists hold only what has changed, whole rows; `reload` says that too much has.
+ */
+export interface IChange {
+  engine?: 'running' | 'down';
+  runs?: IRunRow[];
+  /** Names of runs that were deleted. */
+  deleted?: string[];
+  services?: IServiceRow[];
+  models?: IModelRow[];
+  machines?: IMachineRow[];
+  reload?: boolean;
+}
+
+/** The schema of the events that carry an `IChange`. */
+export const CHANGES = 'https://schema.dstack-jupyter/changes/v1';
+
+/** `GET /dstack-jupyter/version` */
+export interface IVersion {
+  version: string;
+  /** The engine's; null while none runs. */
+  engine: string | null;
+}
+
+/** A line of `GET /dstack-jupyter/runs/<name>/logs?offset=&follow=&tail=` (NDJSON). */
+export interface ILogPiece {
+  /** Where the next piece begins, in bytes. */
+  offset: number;
+  at: Time;
+  text: string;
+}
+
+/** `GET /dstack-jupyter/runs/<name>/cell`: a cell that starts it again. */
+export interface ICell {
+  text: string;
+}
+
+/** `POST /dstack-jupyter/check` with `{"text": cell}`: what is wrong with a `%%dstack` cell. */
+export interface IProblem {
+  /** From 1, in the cell. */
+  line: number;
+  column: number;
+  /** The key path, "resources.gpu". */
+  key: string;
+  message: string;
+}
+
+/** `GET /dstack-jupyter/reference`: help for keys, by command and key path. */
+export interface IReference {
+  /** "task" → "resources.gpu" → its one-line help. */
+  [command: string]: { [path: string]: string };
+}
+
+/** An error as every route answers it. */
+export interface IRefusal {
+  message: string;
+  hint: string | null;
+  code: string;
+}
