@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -24,15 +24,33 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 START_PATIENCE = 60.0  # seconds; Lab answers after two or three, the rest is for a busy machine
+#: What a user has set, by plugin.
+Settings = Mapping[str, Mapping[str, object]]
 
 
 class LabServer:
-    """JupyterLab on loopback with a token; its files, settings and home are under *folder*."""
+    """JupyterLab on loopback with a token; its files, settings and home are under *folder*.
 
-    def __init__(self, folder: Path) -> None:
+    *settings* are what a user has set, by plugin; *python* is the interpreter that it is installed
+    for; *options* are more words for its command line; *disabled* plugins are not loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Settings | None = None,
+        python: Path | str = sys.executable,
+        options: Sequence[str] = (),
+        disabled: Sequence[str] = (),
+    ) -> None:
         self.project = folder / "project"
         self.token = secrets.token_hex(16)
         self.url = ""
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._python = str(python)
+        self._options = tuple(options)
+        self._disabled = tuple(disabled)
         self._home = folder / "jupyter-home"
         self._runtime = self._home / "runtime"
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,9 +62,10 @@ class LabServer:
         options = ["--no-browser", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]
         options += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
         options += ["--ServerApp.allow_root=True", "--LabServerApp.open_browser=False"]
+        options += self._options
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", *options],
+                [self._python, "-m", "jupyterlab", *options],
                 cwd=self.project,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -106,10 +125,11 @@ class LabServer:
         }
 
     def _write_settings(self) -> None:
-        for name, values in SETTINGS.items():
-            path = self._home / "settings" / f"{name}.jupyterlab-settings"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(values))
+        for name, values in self._settings.items():
+            _write_json(self._home / "settings" / f"{name}.jupyterlab-settings", values)
+        disabled = dict.fromkeys(self._disabled, True)
+        page = self._home / "config" / "labconfig" / "page_config.json"
+        _write_json(page, {"disabledExtensions": disabled})
 
     def _wait_for_url(self) -> str:
         assert self._process is not None
@@ -120,6 +140,11 @@ class LabServer:
                 return str(json.loads(text)["url"]).rstrip("/")
             time.sleep(0.05)
         raise TimeoutError(f"JupyterLab did not start:\n{self.log[-2000:]}")
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
 class NotebookPage:
