@@ -3,6 +3,7 @@ import { JupyterFrontEndPlugin } from '@jupyterlab/application';
 
 import { chat } from './plugins/chat';
 import { commands } from './plugins/commands';
+import { handshake } from './plugins/handshake';
 import { highlight } from './plugins/highlight';
 import { launcher } from './plugins/launcher';
 import { logs } from './plugins/logs';
@@ -21,6 +22,7 @@ const plugins: JupyterFrontEndPlugin<any>[] = [
   status,
   notifications,
   launcher,
+  handshake,
   highlight,
   typing
 ];
