@@ -170,12 +170,22 @@ export interface IVersion {
   engine: string | null;
 }
 
-/** A line of `GET /dstack-jupyter/runs/<name>/logs?offset=&follow=&tail=` (NDJSON). */
+/**
+ * A line of `GET /dstack-jupyter/runs/<name>/logs?offset=&follow=&tail=&replica=` (NDJSON).
+ *
+ * An empty line says that the server is still there.
+ */
 export interface ILogPiece {
   /** Where the next piece begins, in bytes. */
   offset: number;
   at: Time;
   text: string;
+  /** Where this piece began, in bytes: more than 0 in the first one where `tail` left some out. */
+  start?: number;
+  /** Which job printed it, "train-0-0/2": the offsets of another begin at 0 again. */
+  job?: string;
+  /** Whether the engine says this, and not the job: output that was left out. */
+  cut?: boolean;
 }
 
 /** `GET /dstack-jupyter/runs/<name>/cell`: a cell that starts it again. */
