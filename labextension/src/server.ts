@@ -36,16 +36,17 @@ export async function request<T>(
   path: string,
   init: RequestInit = {}
 ): Promise<T> {
-  const response = await answer(settings, path, init);
-  const text = await response.text();
-  if (text === '') {
-    return undefined as T;
-  }
-  try {
-    return JSON.parse(text) as T;
-  } catch {
-    throw new Refused('The answer of the server is no JSON.', 502, null, '');
-  }
+  return read<T>(await answer(settings, path, init));
+}
+
+/** Return the server's answer with the server's time, in milliseconds, where it tells. */
+export async function timed<T>(
+  settings: ServerConnection.ISettings,
+  path: string
+): Promise<{ value: T; at: number | null }> {
+  const response = await answer(settings, path, {});
+  const at = Date.parse(response.headers.get('Date') ?? '');
+  return { value: await read<T>(response), at: Number.isNaN(at) ? null : at };
 }
 
 /** Send *body* as JSON with POST, and return the answer. */
@@ -126,6 +127,18 @@ export function troubleOf(error: unknown): Trouble {
     }
   }
   return { kind: 'failed', message: error.message, hint: error.hint };
+}
+
+async function read<T>(response: Response): Promise<T> {
+  const text = await response.text();
+  if (text === '') {
+    return undefined as T;
+  }
+  try {
+    return JSON.parse(text) as T;
+  } catch {
+    throw new Refused('The answer of the server is no JSON.', 502, null, '');
+  }
 }
 
 async function answer(

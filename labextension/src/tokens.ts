@@ -31,6 +31,8 @@ export interface IModel {
   /** Emitted when a run that was seen active has ended. */
   readonly ended: ISignal<IModel, IRunRow>;
   run(name: string): IRunRow | undefined;
+  /** The server's time, in milliseconds since 1970: its clock may differ from the page's. */
+  now(): number;
   /** Ask anew now. */
   refresh(): Promise<void>;
 }
@@ -38,6 +40,18 @@ export interface IModel {
 export const IModel = new Token<IModel>(
   'dstack-jupyter:IModel',
   'All runs, services and machines, kept up to date.'
+);
+
+/** The run that is focused in the sidebar; commands without a name act on it. */
+export interface IFocus {
+  /** The run's name; null while none is focused. */
+  name: string | null;
+  readonly changed: ISignal<IFocus, void>;
+}
+
+export const IFocus = new Token<IFocus>(
+  'dstack-jupyter:IFocus',
+  'The run that commands act on when they are given no name.'
 );
 
 /** The commands, of which most take `{ name: string }`, the run's. */
