@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dstack_engine import __version__ as __version__
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from openai import AsyncOpenAI, OpenAI
@@ -57,4 +59,11 @@ def token() -> str:
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     """Return where Jupyter Server finds the server's side."""
-    return [{"module": "dstack_jupyter.server.extension"}]
+    from dstack_jupyter.server.extension import DstackExtension  # noqa: PLC0415  # for servers only
+
+    return [{"module": "dstack_jupyter.server.extension", "app": DstackExtension}]
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Return where the page's side is once it is built, and under which name Lab knows it."""
+    return [{"src": "labextension", "dest": "dstack-jupyter"}]

@@ -7,6 +7,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 
 PYTHON=${PYTHON:-python3}
 STAMP=.venv/.installed-from
+LABEXTENSION=.venv/share/jupyter/labextensions/dstack-jupyter
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
@@ -14,7 +15,7 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev
 can_make_venvs() { "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null; }
 
 # What pip installs depends on these; the stamp holds their content.
-wanted() { cat pyproject.toml engine/dstack_engine/__init__.py | sha256sum; }
+wanted() { cat pyproject.toml hatch_build.py engine/dstack_engine/__init__.py | sha256sum; }
 
 if ! command -v "$PYTHON" >/dev/null; then apt_install python3 python3-venv; fi
 new_enough "$PYTHON" || fail "needs Python 3.10 or newer; try: make PYTHON=/path/to/python3.12"
@@ -30,7 +31,9 @@ if ! new_enough .venv/bin/python; then
 fi
 say "installing into .venv (a minute or two)"
 log=.venv/install.log
-.venv/bin/pip install --editable '.[test]' >"$log" 2>&1 </dev/null || {
+# The page's side is built by setup-labextension.sh, for those who want it; its link would mislead pip.
+rm -f "$LABEXTENSION" 2>/dev/null || true
+HATCH_JUPYTER_BUILDER_SKIP_NPM=1 .venv/bin/pip install --editable '.[test]' >"$log" 2>&1 </dev/null || {
     tail -n 20 "$log" >&2
     fail "pip could not install; the whole log is $log"
 }
