@@ -92,12 +92,7 @@ export interface IMachineRow {
   region: string;
   instance_type: string;
   status:
-    | 'pending'
-    | 'provisioning'
-    | 'idle'
-    | 'busy'
-    | 'terminating'
-    | 'terminated';
+    'pending' | 'provisioning' | 'idle' | 'busy' | 'terminating' | 'terminated';
   cpus: number;
   memory_gb: number;
   disk_gb: number | null;
@@ -119,6 +114,8 @@ export interface IOfferRow {
   price: number;
   spot: boolean;
   availability: string;
+  /** What to know before it is chosen: "this image is not here yet". */
+  notes: string[];
   /** Why it does not fit; empty for those that do. */
   reasons: string[];
 }
@@ -184,8 +181,8 @@ export interface ILogPiece {
   start?: number;
   /** Which job printed it, "train-0-0/2": the offsets of another begin at 0 again. */
   job?: string;
-  /** Whether the engine says this, and not the job: output that was left out. */
-  cut?: boolean;
+  /** "stdout" where it is left out; "cut" is no output: the engine says that some was left out. */
+  stream?: 'stdout' | 'stderr' | 'cut';
 }
 
 /** `GET /dstack-jupyter/runs/<name>/cell`: a cell that starts it again. */

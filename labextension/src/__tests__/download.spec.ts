@@ -29,7 +29,7 @@ describe('a download', () => {
     const parts = await textOf(
       of(
         { text: 'a', job: 'x/1' },
-        { text: '5 MB left out', job: 'x/1', cut: true },
+        { text: '5 MB left out', job: 'x/1', stream: 'cut' },
         { text: 'b\n', job: 'x/2' }
       ),
       another

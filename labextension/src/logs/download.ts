@@ -22,7 +22,7 @@ export async function textOf(
     }
     isFirst = false;
     job = piece.job;
-    if (piece.cut) {
+    if (piece.stream === 'cut') {
       screen.mark(piece.text);
     } else {
       screen.write(piece.text);

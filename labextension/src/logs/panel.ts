@@ -245,7 +245,7 @@ export class LogPanel extends Widget {
   }
 
   private _take(piece: ILogPiece): void {
-    if (piece.cut) {
+    if (piece.stream === 'cut') {
       this.screen.mark(piece.text);
     } else {
       this.screen.write(piece.text);
