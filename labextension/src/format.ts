@@ -17,6 +17,15 @@ const UNITS: readonly [string, number, string, number][] = [
   ['m', 60, 's', 1]
 ];
 
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: '2-digit',
+  minute: '2-digit'
+});
+const DAY = new Intl.DateTimeFormat(undefined, {
+  month: 'short',
+  day: 'numeric'
+});
+
 /** A sign for each status, so that it is told by shape as well as by word and colour. */
 const SIGNS: Record<IRunRow['status'], string> = {
   pending: '↻',
@@ -139,12 +148,11 @@ export function costAt(run: IRunRow, now: number): number {
   return run.cost + (run.price * Math.max(now - at(run.as_of), 0)) / 3_600_000;
 }
 
-/** Return how long ago *time* was at *now* (ms): `now`, `5s ago`, `2h 10m ago`. */
-export function agoText(time: Time, now: number, trans: ITranslate): string {
-  const seconds = (now - at(time)) / 1000;
-  return seconds < 1
-    ? trans.__('now')
-    : trans.__('%1 ago', durationText(seconds));
+/** Return when *time* was, in the reader's own zone: `14:03` today, `Nov 20` before. */
+export function whenText(time: Time, now: number): string {
+  const then = new Date(at(time));
+  const isToday = then.toDateString() === new Date(now).toDateString();
+  return (isToday ? CLOCK : DAY).format(then);
 }
 
 /** Return how many runs go on and what they cost an hour: `2 running · $3.10/h`. */

@@ -99,6 +99,14 @@ export class Model implements IModel, IDisposable {
     await this._poll.tick.catch(() => undefined);
   }
 
+  /** Somebody else could not reach the server: say so, and try soon and again. */
+  lose(): void {
+    if (!this.isDisposed && this._trouble.kind !== 'network') {
+      this._fail({ kind: 'network' });
+      void this._poll.refresh();
+    }
+  }
+
   /** Look every so many *seconds*. */
   setInterval(seconds: number): void {
     this._interval = seconds * 1000;
@@ -198,11 +206,16 @@ export class Model implements IModel, IDisposable {
     this._emit();
   }
 
-  /** Services and machines are listed while they live; a last row tells of their end. */
+  /** Services, models and machines are listed while they live; a last row tells of their end. */
   private _forgetEnded(change: IChange): void {
     for (const run of change.runs ?? []) {
       if (run.finished) {
         this._services.remove(run.name);
+      }
+    }
+    for (const served of change.models ?? []) {
+      if (!served.runs.length) {
+        this._models.remove(served.name);
       }
     }
     for (const machine of change.machines ?? []) {

@@ -105,7 +105,11 @@ describe('runs', () => {
     const run = aRun('fox', { status: 'terminating' });
     expect(format.signOf(run)).toBe('◌');
     expect(format.statusWord(run, trans)).toBe('stopping');
-    expect(format.agoText(NOON, AT_NOON + 5000, trans)).toBe('5s ago');
+  });
+
+  it('ended at a time of today, or on a day before', () => {
+    expect(format.whenText(NOON, AT_NOON + 5000)).toMatch(/\d\d:\d\d/);
+    expect(format.whenText(NOON, AT_NOON + 1e9)).toContain('21');
   });
 });
 

@@ -67,6 +67,10 @@ describe('the model', () => {
     expect(model.run('fox')?.cost).toBe(1);
     expect(model.runs).toHaveLength(2);
     expect(model.services).toHaveLength(1);
+    push({ models: [{ name: 'echo', runs: ['chat'], ready_replicas: 1 }] });
+    expect(model.models).toHaveLength(1);
+    push({ models: [{ name: 'echo', runs: [], ready_replicas: 0 }] });
+    expect(model.models).toHaveLength(0);
     push({
       deleted: ['fox'],
       machines: [aMachine('m', { status: 'terminated' })]

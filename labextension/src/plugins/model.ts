@@ -32,6 +32,7 @@ export const model: JupyterFrontEndPlugin<IModel> = {
     preferences.changed.connect(() =>
       kept.setInterval(preferences.refreshInterval)
     );
+    app.serviceManager.connectionFailure.connect(() => kept.lose());
     const look = () => {
       if (document.visibilityState === 'visible') {
         void kept.refresh();
