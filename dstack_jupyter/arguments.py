@@ -52,6 +52,11 @@ class Parser(argparse.ArgumentParser):
         names = [name for action in self._actions for name in action.option_strings]
         return sorted(names, key=lambda name: (not name.startswith("--"), name))
 
+    def option_helps(self) -> dict[str, str]:
+        """Return every option as it is written, long forms first, each with its line of help."""
+        helps = {name: one.help or "" for one in self._actions for name in one.option_strings}
+        return {name: helps[name] for name in self.option_strings()}
+
     def takes_value(self, option: str) -> bool:
         """Tell whether *option* is known and is followed by a value."""
         return any(

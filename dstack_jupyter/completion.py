@@ -1,45 +1,64 @@
-"""Tab inside `%dstack` and `%%dstack`: verbs, options, names of runs and models, and
-the body's YAML.
+"""Tab inside `%dstack` and `%%dstack`: verbs, options, names, and the body's keys and values.
 
-One matcher of IPython's completer (`magics` registers it). It answers from what is known: names of
-runs come from a short-lived memory that a thread fills, and are waited for 50 ms at most.
+One matcher of IPython's completer (`magics` registers it). It answers from what is known: the
+types of the language, and the names that `known_names` remembers. A candidate's type is its line
+of help, which a terminal and the page show beside it.
 """
 
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from time import monotonic
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
-from dstack_engine.errors import DstackError
 from dstack_engine.spec.schema import keys_of, words_of
+from dstack_jupyter import known_names
 from dstack_jupyter.arguments import Parser
+from dstack_jupyter.cells import Cell, Place, path_at, place_at, read_cell
 from dstack_jupyter.commands.table import COMMANDS, NOTEBOOK, Command
-from dstack_jupyter.session import session
 
-#: The longest that a completion waits for the engine, and how long names are remembered; seconds.
-PATIENCE = 0.05
-MEMORY = 2.0
+#: So long may a line of help be that is shown beside a candidate.
+LONGEST_HELP = 60
 
 _CELL = re.compile(r"\s*%%dstack\s(.*)")
 _LINE = re.compile(r"\s*(?:[\w, ]+=\s*)?%dstack\s(.*)")
-_KEY = re.compile(r"(?P<indent>\s*(?:- +)*)(?P<key>[A-Za-z_]+)\s*:(?P<rest>\s.*|)$")
 _NO_MATCH: SimpleMatcherResult = {"completions": [], "suppress": False}
+
+
+class _Silence(list[SimpleCompletion]):
+    """No completion, and none of Python's: only a matcher that has some may silence others."""
+
+    def __len__(self) -> int:
+        return 1
+
+
+_NOTHING_HERE: SimpleMatcherResult = {"completions": _Silence(), "suppress": True}
+
+#: The names that options and keys take, by how these are called.
+_NAMES_OF_OPTIONS: Mapping[str, tuple[known_names.Names, str]] = {
+    "--profile": (known_names.PROFILES, "profile"),
+    "--region": (known_names.REGIONS, "region"),
+    "-r": (known_names.REGIONS, "region"),
+    "--instance-type": (known_names.INSTANCE_TYPES, "instance type"),
+    "-f": (known_names.FILES, "configuration"),
+    "--file": (known_names.FILES, "configuration"),
+}
+_NAMES_OF_KEYS: Mapping[str, tuple[known_names.Names, str]] = {
+    "regions": (known_names.REGIONS, "region"),
+    "instance_types": (known_names.INSTANCE_TYPES, "instance type"),
+}
+#: Keys whose texts are commands, which name files of the project.
+_SHELL_KEYS = {"commands", "setup", "init", "entrypoint", "working_dir"}
+_GPU_PATHS = {("resources", "gpu"), ("resources", "gpu", "name")}
 
 
 def match(context: CompletionContext) -> SimpleMatcherResult:
     """Return what may stand at the cursor; nothing outside our lines and cells."""
-    lines = context.full_text.split("\n")
-    first = next((at for at, line in enumerate(lines) if line.strip()), 0)
-    cell = _CELL.match(lines[first])
-    if cell is not None and context.cursor_line > first:
-        if cell[1].split()[:1] == ["chat"]:
-            return {"completions": [], "suppress": True}  # a question is no Python
-        return _body(cell[1].split()[:1], lines[first + 1 : context.cursor_line], context)
+    cell = read_cell(context.full_text)
+    if cell is not None and context.cursor_line > cell.first:
+        return _body(cell, context)
     before = context.text_until_cursor
     found = _CELL.match(before) if cell is not None else _LINE.match(before)
     if found is None:
@@ -49,123 +68,117 @@ def match(context: CompletionContext) -> SimpleMatcherResult:
 
 @dataclass(frozen=True)
 class _Found:
-    """What may stand at the cursor, of one kind."""
+    """What may stand at the cursor: the words, and what is said beside each."""
 
-    words: Iterable[str]
-    kind: str
+    helps: Mapping[str, str]
+
+    @classmethod
+    def of(cls, words: Iterable[str], kind: str) -> _Found:
+        """Return *words* with the same word beside each."""
+        return cls(dict.fromkeys(words, kind))
 
 
 def _words(text: str, *, in_cell: bool) -> tuple[str, _Found | None]:
     *before, fragment = re.split(r"\s+", text.lstrip())
     if not before:
-        names = (
-            command.name
-            for command in COMMANDS
-            if command.has_body is in_cell or command.may_have_body
-        )
-        return fragment, _Found(names, "verb")
+        fitting = (one for one in COMMANDS if one.has_body is in_cell or one.may_have_body)
+        return fragment, _Found({one.name: one.summary for one in fitting})
     command = next((command for command in COMMANDS if command.name == before[0]), None)
     if command is None or "--" in before:
         return fragment, None
     parser = command.parser(NOTEBOOK)
     if fragment.startswith("-"):
-        return fragment, _Found([*parser.option_strings(), "--help"], "option")
+        return fragment, _Found({**parser.option_helps(), "--help": "show what the verb takes"})
     if before[-1].startswith("-") and parser.takes_value(before[-1]):
-        return fragment, _Found(parser.choices_of(before[-1]), "value")
+        return _option_value(before[-1], parser, fragment)
     return fragment, _positional(command, parser, before)
+
+
+def _option_value(option: str, parser: Parser, fragment: str) -> tuple[str, _Found]:
+    if option == "--gpu":
+        return _gpu(fragment)
+    if option in ("--backend", "-b"):
+        return fragment, _Found.of(words_of("task", "backends"), "backend")
+    if option in _NAMES_OF_OPTIONS:
+        names, kind = _NAMES_OF_OPTIONS[option]
+        return fragment, _Found.of(names.recall(), kind)
+    return fragment, _Found.of(parser.choices_of(option), "value")
 
 
 def _positional(command: Command, parser: Parser, before: list[str]) -> _Found | None:
     if command.name == "help":
-        return _Found((one.name for one in COMMANDS), "verb")
+        return _Found({one.name: one.summary for one in COMMANDS})
     if command.name == "engine":
-        return _Found(parser.choices_of("action"), "action")
+        return _Found.of(parser.choices_of("action"), "action")
     places = {action.dest: action.nargs for action in parser._actions if not action.option_strings}
     if command.name == "chat" and len(before) == 1:
-        return _Found(MODELS.recall(), "model")
+        return _Found.of(known_names.MODELS.recall(), "model")
     already = sum(not word.startswith("-") for word in before[1:])
     if "runs" in places or ("run" in places and already == 0):
-        return _Found(NAMES.recall(), "run")
+        return _Found.of(known_names.RUNS.recall(), "run")
     return None
 
 
-def _body(verb: list[str], above: list[str], context: CompletionContext) -> SimpleMatcherResult:
-    if not verb:
+def _body(cell: Cell, context: CompletionContext) -> SimpleMatcherResult:
+    if cell.verb is None:
         return _NO_MATCH
-    before = context.text_until_cursor
-    if (pair := _KEY.match(before)) is not None:
-        path = (*_path_above(above, len(pair["indent"])), pair["key"])
-        fragment = pair["rest"].strip()
-        return _result(fragment, _Found(words_of(verb[0], *path), "value"))
-    found = re.fullmatch(r"(\s*(?:- +)*)([A-Za-z_]*)", before)
-    if found is None:
-        return {"completions": [], "suppress": True}  # Python's names have no place in YAML
-    path = _path_above(above, len(found[1]))
-    keys = (f"{key}:" for key in keys_of(verb[0], *path))
-    return _result(found[2], _Found(keys, "property"))
+    if cell.verb == "chat":
+        return _NOTHING_HERE.copy()  # a question is no Python
+    line, column = context.cursor_line, context.cursor_position
+    place = place_at(cell, line, column)
+    fragment, found = _candidates(cell.verb, place) if place is not None else ("", _Found({}))
+    result = _result(fragment, found)
+    if not result["completions"] and (path_at(cell, line, column) or ("",))[0] in _SHELL_KEYS:
+        fragment = re.split(r"[\s=:'\"]", context.text_until_cursor)[-1]
+        result = _result(fragment, _Found.of(known_names.files_beginning(fragment), "file"))
+    return result if result["completions"] else _NOTHING_HERE.copy()
 
 
-def _path_above(lines: list[str], indent: int) -> tuple[str, ...]:
-    """Return the keys under which a line of that indent stands."""
-    path: list[str] = []
-    for line in reversed(lines):
-        found = _KEY.match(line)
-        if found is not None and len(found["indent"]) < indent:
-            if not found["rest"].strip():
-                path.insert(0, found["key"])
-            indent = len(found["indent"])
-        if indent == 0:
-            break
-    return tuple(path)
+def _candidates(verb: str, place: Place) -> tuple[str, _Found]:
+    helps: dict[str, str] = {}
+    fragment = place.fragment
+    if place.takes_key:
+        helps |= {f"{key}:": text for key, text in keys_of(verb, *place.path).items()}
+    if place.takes_value and place.path:
+        fragment, found = _values(verb, place)
+        helps |= found.helps
+    return fragment, _Found(helps)
+
+
+def _values(verb: str, place: Place) -> tuple[str, _Found]:
+    if place.path in _GPU_PATHS:
+        return _gpu(place.fragment)
+    if place.path[-1] in _NAMES_OF_KEYS:
+        names, kind = _NAMES_OF_KEYS[place.path[-1]]
+        return place.fragment, _Found.of(names.recall(), kind)
+    return place.fragment, _Found.of(words_of(verb, *place.path), "value")
+
+
+def _gpu(fragment: str) -> tuple[str, _Found]:
+    """Return what may go on a GPU such as `nvidia:A100,H1`: its last part, and all names."""
+    last = re.split(r"[:,]", fragment)[-1].lstrip()
+    vendors = dict.fromkeys(words_of("task", "resources", "gpu", "vendor"), "vendor")
+    return last, _Found({**dict.fromkeys(known_names.GPUS.recall(), "GPU"), **vendors})
 
 
 def _result(fragment: str, found: _Found | None) -> SimpleMatcherResult:
     if found is None:
         return _NO_MATCH
-    fitting = [word for word in found.words if word.startswith(fragment)]
+    fitting = {word: text for word, text in found.helps.items() if _fits(word, fragment)}
     return {
-        "completions": [SimpleCompletion(text=word, type=found.kind) for word in fitting],
+        "completions": [
+            SimpleCompletion(text=word, type=_short(text)) for word, text in fitting.items()
+        ],
         "matched_fragment": fragment,
         "suppress": bool(fitting),
     }
 
 
-@dataclass
-class Names:
-    """The names of the engine's runs, or of its models, as they were a moment ago."""
-
-    fetch: Callable[[], list[str]]
-    _known: list[str] = field(default_factory=list)
-    _since: float = -MEMORY
-    _fetching: threading.Thread | None = None
-
-    def recall(self) -> list[str]:
-        """Return the names, asked anew if they are old; waits `PATIENCE` at most."""
-        if monotonic() - self._since >= MEMORY:
-            if self._fetching is None or not self._fetching.is_alive():
-                self._fetching = threading.Thread(target=self._renew, daemon=True)
-                self._fetching.start()
-            self._fetching.join(PATIENCE)
-        return self._known
-
-    def _renew(self) -> None:
-        try:
-            self._known = self.fetch()
-        except DstackError:
-            self._known = []  # no engine, no names; Tab never starts one
-        self._since = monotonic()
+def _fits(word: str, fragment: str) -> bool:
+    return word.lower().startswith(fragment.lower())
 
 
-def _fetch_names() -> list[str]:
-    runs = session().client(start=False).runs(everything=True)
-    return [view.name for view in runs]
-
-
-NAMES = Names(_fetch_names)
-
-
-def _fetch_models() -> list[str]:
-    return [model.name for model in session().client(start=False).models()]
-
-
-MODELS = Names(_fetch_models)
+def _short(text: str) -> str:
+    """Return the first thing that a line of help says."""
+    first = re.split(r"[;:.](?:\s|$)", text, maxsplit=1)[0].replace("`", "")
+    return first if len(first) <= LONGEST_HELP else first[: LONGEST_HELP - 1].rstrip() + "…"

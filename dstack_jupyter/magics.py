@@ -20,12 +20,15 @@ from IPython.core.magic import (
     no_var_expand,
 )
 
+from dstack_jupyter.inspection import KeyInspection, key_asked_in
+
 #: What the first call needs; imported in the background after loading.
 _NEEDED = (
     "dstack_jupyter.commands.call",
     "dstack_jupyter.commands.submitting",
     "dstack_jupyter.surfaces.notebook",
     "dstack_jupyter.completion",
+    "dstack_jupyter.rendering.keys",
 )
 
 
@@ -37,6 +40,7 @@ class DstackMagics(Magics):
         """Make the magics of *shell*; nothing is connected before the first call."""
         super().__init__(shell)
         self._shell = shell
+        self.inspection: KeyInspection | None = None
 
     @line_cell_magic
     @no_var_expand
@@ -50,8 +54,12 @@ class DstackMagics(Magics):
         from dstack_jupyter.session import session  # noqa: PLC0415
         from dstack_jupyter.surfaces.notebook import surface_of  # noqa: PLC0415
 
+        words = split(line)
+        if cell is not None and (key := key_asked_in(line, cell)) is not None:
+            words, cell = ["help", key], None
+
         return perform(
-            split(line),
+            words,
             surface=surface_of(self._shell),
             session=session,
             body=cell,
@@ -71,10 +79,14 @@ setattr(DstackMagics.dstack, "getdoc", _help)  # noqa: B010  # a function, to ty
 
 
 def load(shell: InteractiveShell) -> None:
-    """Give *shell* the magics and the completion."""
+    """Give *shell* the magics and the completion, and its kernel the help for keys."""
     if isinstance(_registered(shell), DstackMagics):
         return
-    shell.register_magics(DstackMagics(shell))
+    magics = DstackMagics(shell)
+    shell.register_magics(magics)
+    kernel = getattr(shell, "kernel", None)
+    if hasattr(kernel, "do_inspect"):  # a terminal's IPython has no kernel
+        magics.inspection = KeyInspection(kernel)
     if shell.Completer is not None and hasattr(shell.Completer, "custom_matchers"):
         shell.Completer.custom_matchers.append(_match)
     threading.Thread(target=_warm, name="dstack-warm", daemon=True).start()
@@ -82,6 +94,9 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Take away what `load` gave, and end what watches runs in this process."""
+    magics = _registered(shell)
+    if isinstance(magics, DstackMagics) and magics.inspection is not None:
+        magics.inspection.remove()
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("dstack", None)
     shell.magics_manager.registry.pop(DstackMagics.__name__, None)

@@ -212,7 +212,13 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "version", "Show the versions of this package and of the running engine.", "engine:version"
     ),
-    Command("help", "Show this list, or what one verb takes.", "help:show_help", options.helping),
+    Command(
+        "help",
+        "Show this list, what one verb takes, or what a key of a configuration means.",
+        "help:show_help",
+        options.helping,
+        examples="    %dstack help task\n    %dstack help resources.gpu",
+    ),
 )
 
 _BY_NAME = {command.name: command for command in COMMANDS}

@@ -80,9 +80,13 @@ def _section(title: str, model: type[BaseModel]) -> str:
     return "\n".join([*head, "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
+def kind_words(field: FieldInfo) -> str:
+    """Return in Markdown what *field* takes, a type of ours as a link to its section."""
+    return _named_kind(field.annotation, field.metadata) or _kind(field.annotation)
+
+
 def _row(key: str, field: FieldInfo) -> str:
-    kind = _named_kind(field.annotation, field.metadata) or _kind(field.annotation)
-    cells = (f"`{key}`", kind, _default(field), field.description or "")
+    cells = (f"`{key}`", kind_words(field), default_words(field), field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -96,7 +100,8 @@ def _named_kind(annotation: Any, metadata: Sequence[Any]) -> str | None:
     return None
 
 
-def _default(field: FieldInfo) -> str:
+def default_words(field: FieldInfo) -> str:
+    """Return in Markdown what holds where *field* is left out; nothing where that is nothing."""
     if field.default is PydanticUndefined:
         return "**required**"
     if field.default is None or field.default in ((), {}):
@@ -128,13 +133,15 @@ def _kind(annotation: Any) -> str:
     )
 
 
-def literal_words(annotation: Any) -> Iterator[str]:
-    """Yield the words that *annotation* names with `Literal`, at any depth but in no other type."""
+def chosen_words(annotation: Any) -> Iterator[str]:
+    """Yield the words that *annotation* lets choose from, at any depth but in no other type."""
     if get_origin(annotation) is Literal:
         yield from (str(word) for word in get_args(annotation))
         return
+    if annotation is bool:
+        yield from ("true", "false")
     for part in get_args(annotation):
-        yield from literal_words(part)
+        yield from chosen_words(part)
 
 
 def _models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

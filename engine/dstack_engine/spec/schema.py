@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from dstack_engine.spec.configurations import CONFIGURATION_TYPES
 from dstack_engine.spec.problems import model_at
-from dstack_engine.spec.reference import fields_in_order, literal_words, reference
+from dstack_engine.spec.reference import chosen_words, fields_in_order, reference
 
 SCHEMA_NAME: Final = "configuration.schema.json"
 REFERENCE_NAME: Final = "configuration.md"
@@ -60,7 +60,7 @@ def words_of(kind: str, *path: str) -> tuple[str, ...]:
     root = CONFIGURATION_TYPES.get(kind)
     model = None if root is None else model_at(root, path[:-1])
     field = None if model is None else model.model_fields.get(path[-1])
-    return () if field is None else tuple(literal_words(field.annotation))
+    return () if field is None else tuple(chosen_words(field.annotation))
 
 
 def write(folder: Path) -> None:
