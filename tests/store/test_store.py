@@ -128,6 +128,15 @@ def test_a_deleted_run_is_gone_with_its_jobs_and_its_name_is_free(store: Store) 
     insert(store, replace(run, id=RunId("again")))
 
 
+def test_all_runs_are_listed_with_their_jobs_however_many_there_are(store: Store) -> None:
+    runs = [a_run(f"fox-{number}") for number in range(1_100)]
+    insert(store, *runs, *(a_job(run) for run in runs))
+    listed = [kept.record for kept in store.runs()]
+    assert listed == runs[::-1]
+    jobs = store.jobs_of_runs([run.id for run in listed])
+    assert [jobs[run.id] for run in runs] == [[a_job(run)] for run in runs]
+
+
 def test_a_reader_never_sees_half_of_a_transaction(store: Store) -> None:
     seen: set[tuple[int, int]] = set()
     done = threading.Event()

@@ -33,6 +33,9 @@ R = TypeVar("R", Run, Job, Instance)
 #: Events older than the newest so many are forgotten; a client that far behind starts anew.
 EVENTS_KEPT = 20_000
 
+#: A query names so many records at most: SQLite bears 32,766 values, older ones 999.
+KEYS_AT_ONCE = 900
+
 
 @dataclass(frozen=True)
 class Kept(Generic[R]):
@@ -143,10 +146,10 @@ class Store:
         found = self._read(_RUN, tables.runs.c.id == run_id)
         return found[0] if found else None
 
-    def runs(self, *, finished: bool | None = None, limit: int = 1000) -> list[Kept[Run]]:
+    def runs(self, *, finished: bool | None = None) -> list[Kept[Run]]:
         """Return runs, the newest first; only (un)finished ones if *finished* says so."""
         condition = sa.true() if finished is None else tables.runs.c.finished == finished
-        return self._read(_RUN, condition, newest_first=True, limit=limit)
+        return self._read(_RUN, condition, newest_first=True)
 
     def run_names(self) -> list[str]:
         """Return the names of all runs."""
@@ -168,10 +171,12 @@ class Store:
         return self._read(_JOB, condition)
 
     def jobs_of_runs(self, run_ids: Sequence[str]) -> dict[str, list[Job]]:
-        """Return the jobs of several runs in one query, by run id, the oldest first."""
+        """Return the jobs of many runs in few queries, by run id, the oldest first."""
         found: dict[str, list[Job]] = {run_id: [] for run_id in run_ids}
-        for kept in self._read(_JOB, tables.jobs.c.run_id.in_(run_ids)):
-            found[kept.record.run_id].append(kept.record)
+        for first in range(0, len(run_ids), KEYS_AT_ONCE):
+            keys = run_ids[first : first + KEYS_AT_ONCE]
+            for kept in self._read(_JOB, tables.jobs.c.run_id.in_(keys)):
+                found[kept.record.run_id].append(kept.record)
         return found
 
     def instance(self, name: str) -> Kept[Instance] | None:
@@ -213,13 +218,10 @@ class Store:
         condition: sa.ColumnElement[bool],
         *,
         newest_first: bool = False,
-        limit: int | None = None,
     ) -> list[Kept[R]]:
         order: Any = sa.text("rowid DESC") if newest_first else sa.text("rowid")
         query = sa.select(kind.table.c.body, kind.table.c.version).where(condition)
         query = query.order_by(order)
-        if limit is not None:
-            query = query.limit(limit)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return [Kept(kind.adapter.validate_json(body), version) for body, version in rows]
