@@ -1,7 +1,67 @@
-import { JupyterFrontEndPlugin } from '@jupyterlab/application';
+/** Opens chats with models in panels of the main area, and again after the page was reloaded. */
+import {
+  ILayoutRestorer,
+  JupyterFrontEnd,
+  JupyterFrontEndPlugin
+} from '@jupyterlab/application';
+import { WidgetTracker } from '@jupyterlab/apputils';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+
+import { askThrough } from '../chat/asking';
+import { Conversation } from '../chat/conversation';
+import { ChatPanel } from '../chat/panel';
+import { addToMain } from '../placing';
+import { CommandIDs, IModel } from '../tokens';
 
 export const chat: JupyterFrontEndPlugin<void> = {
   id: 'dstack-jupyter:chat',
+  description: 'Talks with the models that services serve.',
   autoStart: true,
-  activate: () => undefined
+  requires: [IModel],
+  optional: [ILayoutRestorer, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    model: IModel,
+    restorer: ILayoutRestorer | null,
+    translator: ITranslator | null
+  ): void => {
+    const { commands, serviceManager, shell } = app;
+    const trans = (translator ?? nullTranslator).load('dstack_jupyter');
+    const tracker = new WidgetTracker<ChatPanel>({ namespace: 'dstack-chat' });
+    const ask = askThrough(serviceManager.serverSettings);
+
+    const open = (name: string): ChatPanel => {
+      const conversation = new Conversation(name, ask);
+      const panel = new ChatPanel({ conversation, model, commands, trans });
+      void tracker.add(panel);
+      return panel;
+    };
+
+    commands.addCommand(CommandIDs.tryModel, {
+      label: trans.__('Chat with the Model'),
+      caption: trans.__('Open a chat with a model that a service serves'),
+      describedBy: {
+        args: {
+          type: 'object',
+          properties: {
+            model: { type: 'string', description: trans.__("The model's name") }
+          }
+        }
+      },
+      execute: args => {
+        const name = String(args['model'] ?? model.models[0]?.name ?? '');
+        if (!name) {
+          return;
+        }
+        const panel = tracker.find(each => each.model === name) ?? open(name);
+        addToMain(shell, panel);
+        return panel;
+      }
+    });
+    void restorer?.restore(tracker, {
+      command: CommandIDs.tryModel,
+      args: panel => ({ model: panel.model }),
+      name: panel => panel.model
+    });
+  }
 };
