@@ -129,12 +129,12 @@ def test_a_deleted_run_is_gone_with_its_jobs_and_its_name_is_free(store: Store) 
 
 
 def test_all_runs_are_listed_with_their_jobs_however_many_there_are(store: Store) -> None:
-    runs = [a_run(f"fox-{number}") for number in range(1_100)]
-    insert(store, *runs, *(a_job(run) for run in runs))
+    runs = [a_run(f"fox-{number}") for number in range(1_010)]
+    insert(store, *runs, a_job(runs[0]), a_job(runs[-1]))
     listed = [kept.record for kept in store.runs()]
     assert listed == runs[::-1]
     jobs = store.jobs_of_runs([run.id for run in listed])
-    assert [jobs[run.id] for run in runs] == [[a_job(run)] for run in runs]
+    assert [jobs[run.id] for run in (runs[0], runs[-1])] == [[a_job(runs[0])], [a_job(runs[-1])]]
 
 
 def test_a_reader_never_sees_half_of_a_transaction(store: Store) -> None:
