@@ -69,6 +69,11 @@ export class RunList extends Widget {
     this._focus(this._places.get(this._current ?? '') ?? Math.max(first, 0));
   }
 
+  /** Focus the current row again. */
+  focusCurrent(): void {
+    this._focus(this._places.get(this._current ?? '') ?? -1);
+  }
+
   handleEvent(event: Event): void {
     switch (event.type) {
       case 'scroll':
@@ -244,7 +249,7 @@ export class RunList extends Widget {
       this._openMenu(event.target as HTMLElement);
     } else if (!onRow || event.ctrlKey || event.altKey || event.metaKey) {
       if (event.key === 'Escape' && !onRow) {
-        this._focus(place);
+        this.focusCurrent();
       }
       return;
     } else if (event.key === 'ArrowUp' && place <= 0) {
