@@ -4,8 +4,9 @@ import {
   JupyterFrontEnd,
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { WidgetTracker } from '@jupyterlab/apputils';
+import { ICommandPalette, WidgetTracker } from '@jupyterlab/apputils';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { askThrough } from '../chat/asking';
 import { Conversation } from '../chat/conversation';
@@ -18,10 +19,11 @@ export const chat: JupyterFrontEndPlugin<void> = {
   description: 'Talks with the models that services serve.',
   autoStart: true,
   requires: [IModel],
-  optional: [ILayoutRestorer, ITranslator],
+  optional: [ICommandPalette, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     model: IModel,
+    palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ): void => {
@@ -29,6 +31,10 @@ export const chat: JupyterFrontEndPlugin<void> = {
     const trans = (translator ?? nullTranslator).load('dstack_jupyter');
     const tracker = new WidgetTracker<ChatPanel>({ namespace: 'dstack-chat' });
     const ask = askThrough(serviceManager.serverSettings);
+
+    // Without a name, the model that was served first.
+    const nameOf = (args: ReadonlyPartialJSONObject) =>
+      String(args['model'] ?? model.models[0]?.name ?? '');
 
     const open = (name: string): ChatPanel => {
       const conversation = new Conversation(name, ask);
@@ -38,7 +44,7 @@ export const chat: JupyterFrontEndPlugin<void> = {
     };
 
     commands.addCommand(CommandIDs.tryModel, {
-      label: trans.__('Chat with the Model'),
+      label: trans.__('Chat with a model'),
       caption: trans.__('Open a chat with a model that a service serves'),
       describedBy: {
         args: {
@@ -48,8 +54,9 @@ export const chat: JupyterFrontEndPlugin<void> = {
           }
         }
       },
+      isEnabled: args => nameOf(args) !== '',
       execute: args => {
-        const name = String(args['model'] ?? model.models[0]?.name ?? '');
+        const name = nameOf(args);
         if (!name) {
           return;
         }
@@ -57,6 +64,10 @@ export const chat: JupyterFrontEndPlugin<void> = {
         addToMain(shell, panel);
         return panel;
       }
+    });
+    palette?.addItem({
+      command: CommandIDs.tryModel,
+      category: trans.__('dstack')
     });
     void restorer?.restore(tracker, {
       command: CommandIDs.tryModel,

@@ -4,7 +4,7 @@ import {
   JupyterFrontEnd,
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { WidgetTracker } from '@jupyterlab/apputils';
+import { ICommandPalette, WidgetTracker } from '@jupyterlab/apputils';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
@@ -17,11 +17,12 @@ export const logs: JupyterFrontEndPlugin<void> = {
   description: 'Shows what runs print.',
   autoStart: true,
   requires: [IModel],
-  optional: [IFocus, ILayoutRestorer, ITranslator],
+  optional: [IFocus, ICommandPalette, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     model: IModel,
     focus: IFocus | null,
+    palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ): void => {
@@ -39,7 +40,7 @@ export const logs: JupyterFrontEndPlugin<void> = {
     };
 
     app.commands.addCommand(CommandIDs.openLogs, {
-      label: trans.__('Open Logs'),
+      label: trans.__('Open logs'),
       caption: trans.__('Show what the run prints'),
       describedBy: {
         args: {
@@ -66,6 +67,10 @@ export const logs: JupyterFrontEndPlugin<void> = {
         addToMain(app.shell, panel);
         return panel;
       }
+    });
+    palette?.addItem({
+      command: CommandIDs.openLogs,
+      category: trans.__('dstack')
     });
     focus?.changed.connect(() =>
       app.commands.notifyCommandChanged(CommandIDs.openLogs)
