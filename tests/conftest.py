@@ -22,7 +22,7 @@ NOT_OURS_TO_MAKE = ("no GPU",)
 
 
 #: Tests in these folders start engines and kernels, each of which takes a second or more.
-STARTS_ENGINES = ("tests/journeys/", "tests/notebook/", "tests/notebooks/")
+STARTS_ENGINES = ("tests/journeys/", "tests/notebook/", "tests/notebooks/", "tests/server/")
 
 #: What lies there and starts nothing.
 STARTS_NOTHING = ("test_arguments.py", "test_magics.py", "test_watching.py")

@@ -29,6 +29,7 @@ from dstack_engine.engine import Engine
 from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthorized, TooLarge
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.records.events import Event
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
@@ -74,6 +75,13 @@ class SubmitRequest(BaseModel):
     environment: dict[str, str] = Field(default={}, repr=False)
     files: str | None = Field(default=None, max_length=128)
     project: str | None = Field(default=None, max_length=4096)
+
+
+class RerunRequest(BaseModel):
+    """What to run again."""
+
+    #: As that of a `SubmitRequest`.
+    submission: str = Field(min_length=8, max_length=64)
 
 
 class StopRequest(BaseModel):
@@ -183,6 +191,7 @@ _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _RUN: TypeAdapter[RunView] = TypeAdapter(RunView)
 _RUNS: TypeAdapter[list[RunView]] = TypeAdapter(list[RunView])
 _EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
+_INSTANCES: TypeAdapter[list[Instance]] = TypeAdapter(list[Instance])
 _MODELS: TypeAdapter[list[ModelView]] = TypeAdapter(list[ModelView])
 _SERVICE: TypeAdapter[ServiceReport | None] = TypeAdapter(ServiceReport | None)
 
@@ -257,6 +266,16 @@ def _add_runs(app: FastAPI, engine: Engine) -> None:
     def stop_run(name: str, request: StopRequest) -> Response:
         """Ask a run to end."""
         return _json(_RUN, engine.stop_run(name, abort=request.abort))
+
+    @app.post("/v1/runs/{name}/rerun", response_model=RunView)
+    def run_again(name: str, request: RerunRequest) -> Response:
+        """Submit a run's configuration anew."""
+        return _json(_RUN, engine.rerun(name, submission=request.submission))
+
+    @app.get("/v1/instances", response_model=list[Instance])
+    def list_instances() -> Response:
+        """The machines that are not gone."""
+        return _json(_INSTANCES, engine.instances())
 
     @app.get("/v1/history", response_model=list[Event])
     def read_events(

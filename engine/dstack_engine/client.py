@@ -17,10 +17,11 @@ from pydantic import TypeAdapter
 
 from dstack_engine import __version__
 from dstack_engine.address import find_engine
-from dstack_engine.connection import STREAM_TIMEOUT, Connection, error_of, lines
+from dstack_engine.connection import STREAM_TIMEOUT, Connection, Leash, error_of, lines
 from dstack_engine.errors import EngineError, EngineVersionMismatch, NotFound
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
@@ -51,6 +52,7 @@ _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 _RUN: TypeAdapter[RunView] = TypeAdapter(RunView)
 _RUNS: TypeAdapter[list[RunView]] = TypeAdapter(list[RunView])
 _EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
+_INSTANCES: TypeAdapter[list[Instance]] = TypeAdapter(list[Instance])
 _INFO: TypeAdapter[EngineInfo] = TypeAdapter(EngineInfo)
 _SETTINGS: TypeAdapter[EngineSettings] = TypeAdapter(EngineSettings)
 _FINDINGS: TypeAdapter[list[Finding]] = TypeAdapter(list[Finding])
@@ -161,6 +163,15 @@ class Client:
         """Ask the run to end, gracefully or at once; returns before it has."""
         return self._engine.ask(_RUN, "POST", _run_path(name, "stop"), json={"abort": abort})
 
+    def rerun(self, name: str) -> RunView:
+        """Submit a run's configuration anew, with the files and variables that it had.
+
+        An ended run gives way to the new one of its name; beside a living one, a random name is
+        taken. Raises `NotFound` (the run, or files of it that are pruned), and as `submit`.
+        """
+        body = {"submission": uuid.uuid4().hex}
+        return self._engine.ask(_RUN, "POST", _run_path(name, "rerun"), json=body)
+
     def delete(self, name: str) -> None:
         """Forget an ended run with its logs and containers; raise `Conflict` while it is active."""
         self._engine.send("DELETE", _run_path(name))
@@ -169,6 +180,10 @@ class Client:
         """Return what happened, in order, later than event number *after*."""
         params = {"after": after, "limit": limit, **({"run": run} if run else {})}
         return self._engine.ask(_EVENTS, "GET", "/v1/history", params=params)
+
+    def instances(self) -> list[Instance]:
+        """Return the machines that are not gone."""
+        return self._engine.ask(_INSTANCES, "GET", "/v1/instances")
 
     # --- services and models -----------------------------------------------------------------
 
@@ -204,18 +219,21 @@ class Client:
         follow: bool = False,
         tail_bytes: int | None = None,
         replica: int | None = None,
+        leash: Leash | None = None,
     ) -> Iterator[Frame]:
         """Yield the output of the run's newest job; with *follow* until the run has ended.
 
         *tail_bytes* begins so far before the end instead of at *offset*; *replica* is the number
-        of a service's replica, the first that lives if left out.
+        of a service's replica, the first that lives if left out. Raises `EngineError` when
+        *leash* is cut meanwhile.
         """
         params: dict[str, Any] = {"offset": offset, "follow": follow}
         if replica is not None:
             params["replica"] = replica
         if tail_bytes is not None:
             params["tail"] = tail_bytes
-        with self._engine.stream("GET", _run_path(name, "logs"), params=params) as answer:
+        path = _run_path(name, "logs")
+        with self._engine.stream("GET", path, leash=leash, params=params) as answer:
             for line in lines(answer):
                 if line:  # an empty one says that the engine still is there
                     yield frame_from_json(json.loads(line))
@@ -266,18 +284,23 @@ class Client:
     # --- the event stream --------------------------------------------------------------------
 
     def updates(
-        self, *, cursor: str | None = None, logs: Collection[str] = (), reconnect: bool = True
+        self,
+        *,
+        cursor: str | None = None,
+        logs: Collection[str] = (),
+        reconnect: bool = True,
+        leash: Leash | None = None,
     ) -> Iterator[Update]:
         """Yield what happens to all records, and what the runs named in *logs* print; endless.
 
         Without *cursor* it begins with the present. A broken stream is taken up again where it
         was, also with an engine that was restarted, unless *reconnect* is false. Ends when the
-        client is closed.
+        client is closed; without *reconnect*, cutting the *leash* raises `EngineError`.
         """
         failures = 0
         while not self._closed.is_set():
             try:
-                for update in self._updates_once(cursor, logs):
+                for update in self._updates_once(cursor, logs, leash):
                     failures = 0
                     if isinstance(update, (RecordChanged, LogWritten, CaughtUp)):
                         cursor = update.cursor
@@ -292,10 +315,12 @@ class Client:
             self._closed.wait(RECONNECT_WAITS[min(failures, len(RECONNECT_WAITS) - 1)])
             failures += 1
 
-    def _updates_once(self, cursor: str | None, logs: Collection[str]) -> Iterator[Update]:
+    def _updates_once(
+        self, cursor: str | None, logs: Collection[str], leash: Leash | None
+    ) -> Iterator[Update]:
         params: dict[str, Any] = {"logs": list(logs), **({"cursor": cursor} if cursor else {})}
         with self._engine.stream(
-            "GET", "/v1/events", params=params, timeout=STREAM_TIMEOUT
+            "GET", "/v1/events", leash=leash, params=params, timeout=STREAM_TIMEOUT
         ) as answer:
             kind, data, place = "", "", ""
             for line in lines(answer):

@@ -5,9 +5,10 @@ Called by `client`, from many threads. An engine that was restarted on another p
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -25,6 +26,39 @@ from dstack_engine.errors import (
 from dstack_engine.home import Home
 
 T = TypeVar("T")
+
+
+class Leash:
+    """Holds an answer that goes on, so that another thread can end it at once."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """End the answer that is held, and every later one; may be called twice."""
+        with self._lock:
+            self.is_cut = True
+            if self._socket is not None:
+                # Closing it would not wake who reads from it; this does.
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def holding(self, answer: httpx.Response) -> Iterator[None]:
+        """Hold *answer* while it is read."""
+        with self._lock:
+            self._socket = answer.extensions["network_stream"].get_extra_info("socket")
+        try:
+            if self.is_cut:
+                self.cut()
+            yield
+        finally:
+            with self._lock:
+                self._socket = None
+
 
 #: Seconds to wait for an answer; an engine that is busy with 50 runs answers in well under one.
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -77,8 +111,13 @@ class Connection:
             return answer
 
     @contextmanager
-    def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
-        """Yield an answer whose body is still to come; otherwise as `send`."""
+    def stream(
+        self, method: str, path: str, *, leash: Leash | None = None, **arguments: Any
+    ) -> Iterator[httpx.Response]:
+        """Yield an answer whose body is still to come, and ends early if *leash* is cut.
+
+        Otherwise as `send`.
+        """
         with self._translated():
             try:
                 answer = self._begin(method, path, arguments)
@@ -89,7 +128,8 @@ class Connection:
                 if answer.is_error:
                     answer.read()
                 _raise_for(answer)
-                yield answer
+                with leash.holding(answer) if leash is not None else nullcontext():
+                    yield answer
 
     def _begin(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
         """Ask, and return the answer with its body still to come."""

@@ -28,8 +28,9 @@ from dstack_engine.reconcilers.runs import RunReconciler
 from dstack_engine.reconcilers.traffic import TrafficListener
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job, JobStatus
-from dstack_engine.records.offers import OfferId, Plan
+from dstack_engine.records.offers import Offer, OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import Run, RunView
 from dstack_engine.records.sightings import Container
@@ -43,7 +44,7 @@ from dstack_engine.records.updates import (
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.store.store import Kept
 from dstack_engine.streams import Cursor
-from dstack_engine.submissions import Submission, Submissions
+from dstack_engine.submissions import Submission, Submissions, run_id_of
 from dstack_engine.tokens import digest_of, make_token
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,28 @@ class Engine:
                 self.world.wake("jobs", job.record.id)
             return self.view(wished)
 
+    def rerun(self, name: str, *, submission: str) -> RunView:
+        """Save a run like the one of that name, with its files and the variables' values it had.
+
+        It takes the name over from a run that has ended, and a random one beside a living run. Of
+        the offers that were agreed to, those are tried that still are there. Raises as `submit`,
+        and `NotFound` for files of it that are pruned.
+        """
+        known = self.world.store.run_by_id(run_id_of(submission))
+        if known is not None:
+            return self.view(known.record)
+        run = self._named(name).record
+        named = {"name": run.name if run.finished else None}
+        configuration = run.configuration.model_copy(update=named)
+        return self.submit(
+            configuration,
+            submission=submission,
+            offers=_still_there(run.offers, self._submissions.plan(configuration)),
+            environment=run.environment,
+            files=run.files,
+            project=run.project,
+        )
+
     def delete_run(self, name: str) -> None:
         """Forget an ended run: its records, log and containers; raise `Conflict` while it lives."""
         run = self._named(name).record
@@ -177,6 +200,11 @@ class Engine:
         found = [one.record for one in kept]
         jobs = self.world.store.jobs_of_runs([run.id for run in found])
         return [RunView(run.without_secrets(), tuple(jobs[run.id])) for run in found]
+
+    def instances(self) -> list[Instance]:
+        """Return the machines that are not gone, by name."""
+        found = [kept.record for kept in self.world.store.instances(finished=False)]
+        return sorted(found, key=lambda instance: instance.name)
 
     def view(self, run: Run) -> RunView:
         """Return the run as it is shown."""
@@ -311,6 +339,18 @@ class Engine:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else "%dstack ps -a lists all runs."
             raise NotFound(error.message, hint=hint) from error
+
+
+def _still_there(agreed: Sequence[Offer], plan: Plan) -> list[OfferId]:
+    """Return which of the offers *agreed* to are in *plan*; raise `Conflict` where none is."""
+    there = {offer.id for offer in plan.offers}
+    found = [offer.id for offer in agreed if offer.id in there]
+    if agreed and there and not found:
+        raise Conflict(
+            f"The offer {agreed[0].id!r} that it ran on is not there any more.",
+            hint="Run its cell again, and choose among the offers that there are now.",
+        )
+    return found
 
 
 def _frame(found: LogFrame) -> Frame:

@@ -40,7 +40,12 @@ class Submission:
     @property
     def run_id(self) -> RunId:
         """The id that its run has, or would have."""
-        return RunId(hashlib.sha256(self.key.encode()).hexdigest()[:24])
+        return run_id_of(self.key)
+
+
+def run_id_of(key: str) -> RunId:
+    """Return the id of the run that the submission *key* made, or would make."""
+    return RunId(hashlib.sha256(key.encode()).hexdigest()[:24])
 
 
 class Submissions:

@@ -120,7 +120,11 @@ export interface IOfferRow {
   reasons: string[];
 }
 
-/** `POST /dstack-jupyter/offers` */
+/**
+ * `POST /dstack-jupyter/offers` with any of `text` (a cell), `yaml`, and over it `gpu`, `cpu`,
+ * `memory`, `disk`, `max_price`, `spot_policy` (as on the command line), `backends`, `regions`,
+ * `instance_types` (lists). 503 while no engine runs.
+ */
 export interface IOffers {
   offers: IOfferRow[];
   refused: IOfferRow[];
@@ -145,6 +149,8 @@ export interface IState {
 /**
  * An event of `CHANGES`, pushed over Jupyter's event channel; at most four a second.
  * Lists hold only what has changed, whole rows; `reload` says that too much has.
+ * The last row of what is no more: a run's and a service's has a final status (a service's own row
+ * is not told then), a machine's says "terminated", a model's has no runs.
  */
 export interface IChange {
   engine?: 'running' | 'down';
@@ -190,7 +196,7 @@ export interface ICell {
   text: string;
 }
 
-/** `POST /dstack-jupyter/check` with `{"text": cell}`: what is wrong with a `%%dstack` cell. */
+/** `POST /dstack-jupyter/check` with `{"text": cell}` answers a list of what is wrong with it. */
 export interface IProblem {
   /** From 1, in the cell. */
   line: number;
@@ -205,6 +211,8 @@ export interface IReference {
   /** "task" → "resources.gpu" → its one-line help. */
   [command: string]: { [path: string]: string };
 }
+
+/** `POST /dstack-jupyter/engine/start` answers an `IVersion`, `POST …/rerun` the new `IRunRow`. */
 
 /** An error as every route answers it. */
 export interface IRefusal {

@@ -10,7 +10,7 @@ from dstack_engine.records.publication import ModelUsage, ServiceReport
 from dstack_engine.records.sightings import Usage
 
 #: Client and engine must agree on it; raised by one with every change that breaks the other.
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 @dataclass(frozen=True)

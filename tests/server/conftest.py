@@ -1,0 +1,66 @@
+"""What tests of the server's side have: Jupyter Server with our extension, asked as a page asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dstack_engine.client import Client
+from dstack_engine.home import Home
+from dstack_engine.launcher import connect
+from dstack_jupyter.session import close_session
+from tests.server.listening import Listener
+
+pytest_plugins = ["pytest_jupyter.jupyter_server"]
+
+#: Asks a route: its path, then `method`, `body` and whatever `jp_fetch` takes.
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def jp_server_config() -> dict[str, Any]:
+    """A server with our extension that lets nobody in without its token."""
+    return {
+        "ServerApp": {
+            "jpserver_extensions": {"dstack_jupyter": True},
+            "allow_unauthenticated_access": False,
+        }
+    }
+
+
+@pytest.fixture(autouse=True)
+def _session() -> Iterator[None]:
+    yield
+    close_session()
+
+
+@pytest.fixture
+def ask(jp_fetch: Callable[..., Any]) -> Ask:
+    """Asks a route of ours and returns what its JSON says."""
+
+    async def asked(path: str, *, body: object = None, **options: Any) -> Any:
+        if body is not None:
+            options = {"method": "POST", **options, "body": json.dumps(body)}
+        answer = await jp_fetch("dstack-jupyter", *path.split("/"), **options)
+        return json.loads(answer.body) if answer.body else None
+
+    asked.fetch = jp_fetch  # type: ignore[attr-defined]  # where the answer is more than JSON
+    return asked
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client of a real engine in this test's home, started for it."""
+    with connect(Home.of_user()) as client:
+        yield client
+
+
+@pytest.fixture
+def events(jp_ws_fetch: Callable[..., Any]) -> Iterator[Listener]:
+    """Jupyter's event channel, as a page hears it once it is opened."""
+    listener = Listener(lambda: jp_ws_fetch("api", "events", "subscribe"))
+    yield listener
+    listener.close()
