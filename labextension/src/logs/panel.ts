@@ -114,10 +114,11 @@ export class LogPanel extends Widget {
     return this._isSearched;
   }
 
-  /** Go to the next place of the search, or the previous one with *step* -1. */
+  /** Go to the next place of the search, or the previous one with *step* -1, once it is known. */
   go(step: 1 | -1): void {
     const { search } = this.viewport;
-    const match = search?.go(step, this.viewport.top);
+    this._step = search && !this._isSearched ? step : null;
+    const match = this._step ? undefined : search?.go(step, this.viewport.top);
     if (match) {
       this.viewport.reveal(match);
       this._say();
@@ -274,6 +275,7 @@ export class LogPanel extends Widget {
   private _find(query: string): void {
     this.viewport.search = query ? new LogSearch(this.screen, query) : null;
     this._isSearched = false;
+    this._step = null;
     this._searchOn();
     this.viewport.refresh();
     this._say();
@@ -297,6 +299,8 @@ export class LogPanel extends Widget {
       this._say();
       if (!this._isSearched) {
         this._searchOn();
+      } else if (this._step) {
+        this.go(this._step);
       }
     });
   }
@@ -340,6 +344,8 @@ export class LogPanel extends Widget {
   private _isTail = false;
   private _isSearching = false;
   private _isSearched = false;
+  /** Where to go once everything is searched. */
+  private _step: 1 | -1 | null = null;
   private _timer = 0;
   private _changed = new Signal<this, void>(this);
   private _chosen = new Signal<this, void>(this);

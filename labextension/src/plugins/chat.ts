@@ -1,5 +1,6 @@
 /** Opens chats with models in panels of the main area, and again after the page was reloaded. */
 import {
+  ILabShell,
   ILayoutRestorer,
   JupyterFrontEnd,
   JupyterFrontEndPlugin
@@ -19,11 +20,12 @@ export const chat: JupyterFrontEndPlugin<void> = {
   description: 'Talks with the models that services serve.',
   autoStart: true,
   requires: [IModel],
-  optional: [ICommandPalette, ILayoutRestorer, ITranslator],
+  optional: [ICommandPalette, ILabShell, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     model: IModel,
     palette: ICommandPalette | null,
+    labShell: ILabShell | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ): void => {
@@ -61,7 +63,7 @@ export const chat: JupyterFrontEndPlugin<void> = {
           return;
         }
         const panel = tracker.find(each => each.model === name) ?? open(name);
-        addToMain(shell, panel);
+        addToMain(shell, labShell, panel);
         return panel;
       }
     });

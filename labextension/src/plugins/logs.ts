@@ -1,5 +1,6 @@
 /** Opens the logs of runs in panels of the main area, and again after the page was reloaded. */
 import {
+  ILabShell,
   ILayoutRestorer,
   JupyterFrontEnd,
   JupyterFrontEndPlugin
@@ -17,12 +18,13 @@ export const logs: JupyterFrontEndPlugin<void> = {
   description: 'Shows what runs print.',
   autoStart: true,
   requires: [IModel],
-  optional: [IFocus, ICommandPalette, ILayoutRestorer, ITranslator],
+  optional: [IFocus, ICommandPalette, ILabShell, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     model: IModel,
     focus: IFocus | null,
     palette: ICommandPalette | null,
+    labShell: ILabShell | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ): void => {
@@ -64,7 +66,7 @@ export const logs: JupyterFrontEndPlugin<void> = {
         if (typeof args['replica'] === 'number') {
           panel.replica = args['replica'];
         }
-        addToMain(app.shell, panel);
+        addToMain(app.shell, labShell, panel);
         return panel;
       }
     });
