@@ -63,7 +63,7 @@ def match(context: CompletionContext) -> SimpleMatcherResult:
     found = _CELL.match(before) if cell is not None else _LINE.match(before)
     if found is None:
         return _NO_MATCH
-    return _result(*_words(found[1], in_cell=cell is not None))
+    return _result(*_words(found[1], in_cell=cell is not None)) or _NOTHING_HERE.copy()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _words(text: str, *, in_cell: bool) -> tuple[str, _Found | None]:
         return fragment, _Found({**parser.option_helps(), "--help": "show what the verb takes"})
     if before[-1].startswith("-") and parser.takes_value(before[-1]):
         return _option_value(before[-1], parser, fragment)
-    return fragment, _positional(command, parser, before)
+    return fragment, _positional(command, parser, before, fragment)
 
 
 def _option_value(option: str, parser: Parser, fragment: str) -> tuple[str, _Found]:
@@ -105,7 +105,9 @@ def _option_value(option: str, parser: Parser, fragment: str) -> tuple[str, _Fou
     return fragment, _Found.of(parser.choices_of(option), "value")
 
 
-def _positional(command: Command, parser: Parser, before: list[str]) -> _Found | None:
+def _positional(
+    command: Command, parser: Parser, before: list[str], fragment: str
+) -> _Found | None:
     if command.name == "help":
         return _Found({one.name: one.summary for one in COMMANDS})
     if command.name == "engine":
@@ -116,7 +118,7 @@ def _positional(command: Command, parser: Parser, before: list[str]) -> _Found |
     already = sum(not word.startswith("-") for word in before[1:])
     if "runs" in places or ("run" in places and already == 0):
         return _Found.of(known_names.RUNS.recall(), "run")
-    return None
+    return _files(fragment) if {"files", "path"} & places.keys() else None
 
 
 def _body(cell: Cell, context: CompletionContext) -> SimpleMatcherResult:
@@ -128,10 +130,10 @@ def _body(cell: Cell, context: CompletionContext) -> SimpleMatcherResult:
     place = place_at(cell, line, column)
     fragment, found = _candidates(cell.verb, place) if place is not None else ("", _Found({}))
     result = _result(fragment, found)
-    if not result["completions"] and (path_at(cell, line, column) or ("",))[0] in _SHELL_KEYS:
+    if result is None and (path_at(cell, line, column) or ("",))[0] in _SHELL_KEYS:
         fragment = re.split(r"[\s=:'\"]", context.text_until_cursor)[-1]
-        result = _result(fragment, _Found.of(known_names.files_beginning(fragment), "file"))
-    return result if result["completions"] else _NOTHING_HERE.copy()
+        result = _result(fragment, _files(fragment))
+    return result or _NOTHING_HERE.copy()
 
 
 def _candidates(verb: str, place: Place) -> tuple[str, _Found]:
@@ -161,16 +163,22 @@ def _gpu(fragment: str) -> tuple[str, _Found]:
     return last, _Found({**dict.fromkeys(known_names.GPUS.recall(), "GPU"), **vendors})
 
 
-def _result(fragment: str, found: _Found | None) -> SimpleMatcherResult:
-    if found is None:
-        return _NO_MATCH
-    fitting = {word: text for word, text in found.helps.items() if _fits(word, fragment)}
+def _files(fragment: str) -> _Found:
+    return _Found.of(known_names.files_beginning(fragment), "file")
+
+
+def _result(fragment: str, found: _Found | None) -> SimpleMatcherResult | None:
+    """Return what of *found* fits; None where nothing does."""
+    helps = {} if found is None else found.helps
+    fitting = {word: text for word, text in helps.items() if _fits(word, fragment)}
+    if not fitting:
+        return None
     return {
         "completions": [
             SimpleCompletion(text=word, type=_short(text)) for word, text in fitting.items()
         ],
         "matched_fragment": fragment,
-        "suppress": bool(fitting),
+        "suppress": True,
     }
 
 

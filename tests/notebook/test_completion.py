@@ -137,6 +137,17 @@ def test_commands_are_offered_the_files_of_the_project(
     assert complete(shell, TASK + "commands:\n  - cat ../") == []
     assert complete(shell, TASK + "commands:\n  - cat /et") == []
     assert complete(shell, TASK + "image: im") == []
+    assert complete(shell, "%dstack validate im") == ["impressive.py"]
+
+
+@pytest.mark.parametrize(
+    "line", ["%dstack im", "%%dstack task --name im", "%dstack run . im", "%dstack offers im"]
+)
+def test_where_a_word_is_the_authors_own_nothing_is_offered(
+    shell: InteractiveShell, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert complete(shell, line) == []
 
 
 @pytest.mark.parametrize("cell", ["im", "%%time\nim", "x = '%%dstack task'\nim", "# %%dstack\nim"])
