@@ -167,6 +167,23 @@ describe('a reader of output', () => {
     ]);
   });
 
+  it('reads from its beginning what another attempt printed during a break', async () => {
+    const script = new Script(
+      [piece(50, 'a\n', { start: 0, job: 'x/1' }), NETWORK],
+      [piece(90, 'e\n', { start: 50, job: 'x/2' }), 'wait'],
+      [piece(90, 'b\nc\nd\ne\n', { start: 0, job: 'x/2' }), 'end']
+    );
+    script.over = true;
+    script.reader.resume();
+    await ended(script);
+    expect(script.asked).toEqual([
+      { tail: TAIL },
+      { offset: 50 },
+      { offset: 0 }
+    ]);
+    expect(script.heard).toEqual(['a\n', '[another x/2]', 'b\nc\nd\ne\n']);
+  });
+
   it('does not ask again what was refused, until it is told to', async () => {
     const script = new Script([REFUSED], [piece(2, 'a\n'), 'wait']);
     script.reader.resume();

@@ -91,7 +91,11 @@ export class LogReader implements IDisposable {
     for (this._breaks = 0; !signal.aborted; this._breaks += 1) {
       let trouble: Trouble = { kind: 'none' };
       try {
-        await this._takeAll(signal);
+        const isWhole = await this._takeAll(signal);
+        if (!isWhole && !signal.aborted) {
+          this._breaks = -1;
+          continue;
+        }
         if (!signal.aborted && this.options.isOver()) {
           this._ending = null;
           this._become('ended');
@@ -116,13 +120,20 @@ export class LogReader implements IDisposable {
     }
   }
 
-  private async _takeAll(signal: AbortSignal): Promise<void> {
+  /** Take what comes; return whether that was all of it, or it is to be asked for anew at once. */
+  private async _takeAll(signal: AbortSignal): Promise<boolean> {
     const place =
       this._offset === null ? { tail: TAIL } : { offset: this._offset };
     let begun = performance.now();
     for await (const piece of this.options.open(place, signal)) {
       if (signal.aborted) {
-        return;
+        return false;
+      }
+      if (this._hasMissed(piece)) {
+        this.options.another(piece.job);
+        this._offset = 0;
+        this._job = piece.job;
+        return false;
       }
       this._take(piece);
       if (performance.now() - begun > STRETCH) {
@@ -130,6 +141,12 @@ export class LogReader implements IDisposable {
         begun = performance.now();
       }
     }
+    return true;
+  }
+
+  /** Return whether another job has begun to print during a break, and its beginning is not here. */
+  private _hasMissed(piece: ILogPiece): boolean {
+    return this._offset !== null && piece.job !== this._job && !!piece.start;
   }
 
   private _take(piece: ILogPiece): void {
