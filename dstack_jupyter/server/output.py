@@ -10,8 +10,7 @@ import codecs
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
 
 from jupyter_server.auth.decorator import authorized
 from tornado import iostream, web
@@ -19,7 +18,8 @@ from tornado import iostream, web
 from dstack_engine.client import Client
 from dstack_engine.connection import Leash
 from dstack_engine.errors import DstackError
-from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.events import Stream
+from dstack_engine.records.updates import Printed
 from dstack_jupyter.server.asking import DstackHandler, in_thread
 from dstack_jupyter.session import session
 
@@ -32,12 +32,12 @@ PIECE = 1 << 18
 class Reader:
     """Reads frames in a thread, so far ahead and no farther; its reader is on the loop."""
 
-    def __init__(self, read: Callable[[Leash], object]) -> None:
+    def __init__(self, read: Callable[[Leash], Iterable[Printed | None]]) -> None:
         """Make it; *read* yields frames until its leash is cut, and runs in the thread."""
         self._read = read
         self._leash = Leash()
         self._loop = asyncio.get_running_loop()
-        self._frames: deque[Frame] = deque()
+        self._printed: deque[Printed | None] = deque()
         self._ahead = 0
         self._room = threading.Condition()
         self._news = asyncio.Event()
@@ -55,8 +55,11 @@ class Reader:
             self._room.notify_all()
         self._news.set()
 
-    async def take(self) -> list[Frame]:
-        """Return what has come, and wait for it; [] at the end."""
+    async def take(self) -> list[Printed | None]:
+        """Return what has come, and wait for it; [] at the end.
+
+        None among it says that nothing was printed for a while.
+        """
         while not self._leash.is_cut:
             self._news.clear()
             if taken := self._take_some():
@@ -66,24 +69,24 @@ class Reader:
             await self._news.wait()
         return []
 
-    def _take_some(self) -> list[Frame]:
-        taken: list[Frame] = []
+    def _take_some(self) -> list[Printed | None]:
+        taken: list[Printed | None] = []
         size = 0
         with self._room:
-            while self._frames and size < PIECE:
-                taken.append(self._frames.popleft())
-                size += len(taken[-1].payload)
+            while self._printed and size < PIECE:
+                taken.append(self._printed.popleft())
+                size += _size(taken[-1])
             self._ahead -= size
             self._room.notify_all()
         return taken
 
     def _run(self) -> None:
         try:
-            for frame in self._read(self._leash):  # type: ignore[attr-defined]
+            for printed in self._read(self._leash):
                 with self._room:
                     self._room.wait_for(lambda: self._ahead < AHEAD or self._leash.is_cut)
-                    self._frames.append(frame)
-                    self._ahead += len(frame.payload)
+                    self._printed.append(printed)
+                    self._ahead += _size(printed)
                 if self._leash.is_cut:
                     break
                 self._ring()
@@ -100,38 +103,56 @@ class Reader:
             self._leash.cut()
 
 
+def _size(printed: Printed | None) -> int:
+    return len(printed.frame.payload) if printed is not None else 0
+
+
 class Pieces:
     """Makes frames into lines of JSON; a character may be cut in two between frames."""
 
     def __init__(self) -> None:
-        """Begin a log."""
+        """Begin with no output."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._job: str | None = None
 
-    def lines(self, frames: list[Frame]) -> bytes:
-        """Return *frames* as lines; neighbours of one stream and one log are one line."""
+    def lines(self, taken: list[Printed | None]) -> bytes:
+        """Return what was *taken* as lines; neighbours of one stream and job are one line."""
         out: list[bytes] = []
-        texts: list[str] = []
-        last: Frame | None = None
-        for frame in frames:
-            follows = last is not None and frame.offset == last.next_offset
-            if last is not None and not (follows and frame.stream is last.stream):
-                out.append(_line("".join(texts), last))
-                texts.clear()
-            if frame.offset == 0:
-                self._decoder.reset()  # another attempt's output begins
-            texts.append(self._decoder.decode(frame.payload))
-            last = frame
-        if last is not None:
-            out.append(_line("".join(texts), last))
+        run: list[Printed] = []
+        for printed in taken:
+            if printed is None:
+                out += (self._line(run), b"\n")
+                run = []
+            elif run and not _follows(printed, run[-1]):
+                out.append(self._line(run))
+                run = [printed]
+            else:
+                run.append(printed)
+        out.append(self._line(run))
         return b"".join(out)
 
+    def _line(self, run: list[Printed]) -> bytes:
+        if not run:
+            return b""
+        if run[0].job != self._job:
+            self._decoder.reset()
+            self._job = run[0].job
+        last = run[-1].frame
+        piece = {
+            "start": run[0].frame.offset,
+            "offset": last.next_offset,
+            "at": last.at.isoformat(),
+            "text": "".join(self._decoder.decode(printed.frame.payload) for printed in run),
+            "job": run[0].job,
+        }
+        if last.stream is not Stream.STDOUT:
+            piece["stream"] = last.stream.value
+        return json.dumps(piece).encode() + b"\n"
 
-def _line(text: str, last: Frame) -> bytes:
-    at: datetime = last.at
-    piece = {"offset": last.next_offset, "at": at.isoformat(), "text": text}
-    if last.stream is not Stream.STDOUT:
-        piece["stream"] = last.stream.value
-    return json.dumps(piece).encode() + b"\n"
+
+def _follows(printed: Printed, last: Printed) -> bool:
+    one, other = last.frame, printed.frame
+    return (last.job, one.next_offset, one.stream) == (printed.job, other.offset, other.stream)
 
 
 class LogsHandler(DstackHandler):
@@ -148,8 +169,8 @@ class LogsHandler(DstackHandler):
         client: Client = await in_thread(lambda: session().client(start=False))
         await in_thread(lambda: client.run(name))  # what is not there is told as an error
 
-        def read(leash: Leash) -> object:
-            return client.logs(
+        def read(leash: Leash) -> Iterable[Printed | None]:
+            return client.output(
                 name,
                 offset=offset,
                 follow=follow,

@@ -319,9 +319,9 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]
         if follow:
-            frames = feeds.follow_log(engine, name, job.container, start, job.replica)
+            frames = feeds.follow_log(engine, name, job, start, job.replica)
         else:
-            lines = feeds.read_log(engine, job.container, start)
+            lines = feeds.read_log(engine, job, start)
             frames = iterate_in_threadpool(lines)
         return StreamingResponse(frames, media_type="application/x-ndjson")
 

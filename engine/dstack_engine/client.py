@@ -34,6 +34,7 @@ from dstack_engine.records.updates import (
     GatewayView,
     LogWritten,
     ModelView,
+    Printed,
     PruneReport,
     RecordChanged,
     Update,
@@ -219,13 +220,31 @@ class Client:
         follow: bool = False,
         tail_bytes: int | None = None,
         replica: int | None = None,
-        leash: Leash | None = None,
     ) -> Iterator[Frame]:
         """Yield the output of the run's newest job; with *follow* until the run has ended.
 
         *tail_bytes* begins so far before the end instead of at *offset*; *replica* is the number
-        of a service's replica, the first that lives if left out. Raises `EngineError` when
-        *leash* is cut meanwhile.
+        of a service's replica, the first that lives if left out.
+        """
+        for printed in self.output(
+            name, offset=offset, follow=follow, tail_bytes=tail_bytes, replica=replica
+        ):
+            if printed is not None:
+                yield printed.frame
+
+    def output(
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        follow: bool = False,
+        tail_bytes: int | None = None,
+        replica: int | None = None,
+        leash: Leash | None = None,
+    ) -> Iterator[Printed | None]:
+        """Yield what `logs` yields with the job that printed it; None when it is silent for long.
+
+        Raises `EngineError` when *leash* is cut meanwhile.
         """
         params: dict[str, Any] = {"offset": offset, "follow": follow}
         if replica is not None:
@@ -235,8 +254,11 @@ class Client:
         path = _run_path(name, "logs")
         with self._engine.stream("GET", path, leash=leash, params=params) as answer:
             for line in lines(answer):
-                if line:  # an empty one says that the engine still is there
-                    yield frame_from_json(json.loads(line))
+                if not line:  # the engine still is there
+                    yield None
+                    continue
+                body = json.loads(line)
+                yield Printed(body["job"], frame_from_json(body))
 
     def execute(
         self, name: str, command: Sequence[str], sink: Callable[[Stream, bytes], None]

@@ -10,7 +10,7 @@ import asyncio
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError
 from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.jobs import Job
 from dstack_engine.records.updates import CaughtUp, Progressed, ServiceSeen, UsageSeen
 from dstack_engine.streams import Feed, encode, frame_to_json
 
@@ -84,19 +85,23 @@ def _line(body: object) -> bytes:
     return json.dumps(body).encode() + b"\n"
 
 
-def read_log(engine: Engine, log: str, offset: int) -> Iterator[bytes]:
+def read_log(engine: Engine, job: Job, offset: int) -> Iterator[bytes]:
     """Yield what lies in a job's log now, from *offset* on: a line for each frame."""
-    while frames := engine.read_log(log, offset, 1 << 20):
-        yield b"".join(_line(frame_to_json(frame)) for frame in frames)
+    while frames := engine.read_log(job.container, offset, 1 << 20):
+        yield _printed(job, frames)
         offset = frames[-1].next_offset
 
 
+def _printed(job: Job, frames: Sequence[Frame]) -> bytes:
+    return b"".join(_line({**frame_to_json(frame), "job": job.id}) for frame in frames)
+
+
 async def follow_log(
-    engine: Engine, name: str, log: str | None, offset: int, replica: int | None = None
+    engine: Engine, name: str, job: Job | None, offset: int, replica: int | None = None
 ) -> AsyncIterator[bytes]:
     """Yield the output of one job, and of the attempts that follow it, until the run has ended.
 
-    *log* is None for a run that has no job yet; of a service one *replica* is followed, the first
+    *job* is None for a run that has none yet; of a service one *replica* is followed, the first
     that runs if none is named.
     """
     woken, subscription = _listen(engine)
@@ -104,14 +109,14 @@ async def follow_log(
         while True:
             woken.clear()
             view = await run_in_threadpool(engine.run, name)
-            while log and (
-                frames := await run_in_threadpool(engine.read_log, log, offset, 1 << 20)
+            while job is not None and (
+                frames := await run_in_threadpool(engine.read_log, job.container, offset, 1 << 20)
             ):
                 offset = frames[-1].next_offset
-                yield b"".join(_line(frame_to_json(frame)) for frame in frames)
+                yield _printed(job, frames)
             newest = view.job if replica is None else view.newest(replica)
-            if newest is not None and newest.container != log:
-                log, offset, replica = newest.container, 0, newest.replica
+            if newest is not None and (job is None or newest.container != job.container):
+                job, offset, replica = newest, 0, newest.replica
             elif view.finished:
                 return
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,11 +13,15 @@ from dstack_engine.home import Home
 from dstack_engine.launcher import connect
 from dstack_jupyter.session import close_session
 from tests.server.listening import Listener
+from tests.server.peers import Peer
 
 pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 #: Asks a route: its path, then `method`, `body` and whatever `jp_fetch` takes.
 Ask = Callable[..., Awaitable[Any]]
+
+#: Sends a request's bytes: its method and path, then headers and body.
+Visit = Callable[..., Awaitable[Peer]]
 
 
 @pytest.fixture
@@ -64,3 +68,20 @@ def events(jp_ws_fetch: Callable[..., Any]) -> Iterator[Listener]:
     listener = Listener(lambda: jp_ws_fetch("api", "events", "subscribe"))
     yield listener
     listener.close()
+
+
+@pytest.fixture
+def visit(
+    http_server: Any, jp_http_port: int, jp_base_url: str, jp_auth_header: dict[str, str]
+) -> Visit:
+    """Asks a route of ours as bare bytes; returns the connection, on which the answer comes."""
+
+    async def visited(
+        method: str, path: str, headers: Mapping[str, str] = {}, body: bytes = b"", **options: Any
+    ) -> Peer:
+        peer = await Peer.connect(jp_http_port, **options)
+        target = f"{jp_base_url}dstack-jupyter/{path}"
+        await peer.ask(method, target, {**jp_auth_header, **headers}, body)
+        return peer
+
+    return visited

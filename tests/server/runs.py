@@ -25,3 +25,10 @@ def a_task(name: str, *commands: str, **keys: Any) -> Runnable:
 def start(client: Client, name: str, *commands: str, **keys: Any) -> RunView:
     """Submit such a task."""
     return client.submit(a_task(name, *commands, **keys))
+
+
+def ended(client: Client, name: str) -> RunView:
+    """Return the run once it has ended."""
+    for _ in client.logs(name, follow=True):
+        pass
+    return client.run(name)

@@ -18,7 +18,7 @@ from dstack_engine.home import Home
 from dstack_jupyter.server.asking import AUTH_RESOURCE
 from dstack_jupyter.server.rows import NAMESPACE
 from tests.server.conftest import Ask
-from tests.server.runs import start
+from tests.server.runs import ended, start
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 RECORDS = Path(__file__).parents[2] / "labextension" / "src" / "records.ts"
@@ -245,13 +245,6 @@ async def test_a_living_run_is_started_again_beside_itself(ask: Ask, client: Cli
     assert {run["name"] for run in (await ask("runs"))["runs"]} == {"box", again["name"]}
     status, refusal = await refused(ask("runs/box", method="DELETE"))
     assert (status, refusal["code"]) == (409, "conflict")
-
-
-def ended(client: Client, name: str) -> Any:
-    """Return the run once it has ended."""
-    for _ in client.logs(name, follow=True):
-        pass
-    return client.run(name)
 
 
 async def output(ask: Ask, name: str) -> list[dict[str, Any]]:

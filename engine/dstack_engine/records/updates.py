@@ -107,6 +107,15 @@ class LogWritten:
 
 
 @dataclass(frozen=True)
+class Printed:
+    """A piece of one run's output, of a log that is read by itself."""
+
+    #: Which attempt printed it: the offsets of another begin at 0 again.
+    job: str
+    frame: Frame
+
+
+@dataclass(frozen=True)
 class Progressed:
     """A job's preparation went on."""
 
