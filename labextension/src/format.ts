@@ -188,6 +188,12 @@ export function noteOf(run: IRunRow): string {
   return '';
 }
 
+/** Return the same where there is little room: of a failure its facts alone. */
+export function shortNoteOf(run: IRunRow): string {
+  const note = noteOf(run);
+  return run.finished && note && run.detail ? run.detail : note;
+}
+
 /** Return what a machine has: `2xCPU, 8GB, 1xH200 (141GB)`; GPUs as the engine names them. */
 export function machineText(machine: IMachineRow, trans: ITranslate): string {
   const parts = [`${machine.cpus}xCPU`, sizeText(machine.memory_gb)];

@@ -99,6 +99,8 @@ describe('runs', () => {
       detail: 'exit code 3'
     });
     expect(format.noteOf(failed)).toBe('ended with an error (exit code 3)');
+    expect(format.shortNoteOf(failed)).toBe('exit code 3');
+    expect(format.shortNoteOf(aDone('fox'))).toBe('');
   });
 
   it('are told by sign and word', () => {

@@ -101,7 +101,7 @@ function MachineItem(props: {
       </div>
       <div className="jp-dstack-Item-fact">
         {[
-          row.price ? hourlyText(row.price) : trans.__('no price'),
+          hourlyText(row.price),
           row.runs.length
             ? trans.__('runs %1', row.runs.join(', '))
             : trans.__('nothing runs on it'),

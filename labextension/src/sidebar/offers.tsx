@@ -38,6 +38,13 @@ function OffersForm({ parts }: { parts: IParts }) {
   const [wanted, setWanted] = React.useState<IWanted>(ANYTHING);
   const [answer, setAnswer] = React.useState<Answer>({ kind: 'none' });
   const asked = React.useRef(0);
+  const summary = React.useRef<HTMLDivElement>(null);
+
+  React.useEffect(() => {
+    if (answer.kind === 'offers' || answer.kind === 'failed') {
+      summary.current?.scrollIntoView({ block: 'start' });
+    }
+  }, [answer]);
 
   const ask = async () => {
     const turn = ++asked.current;
@@ -91,7 +98,7 @@ function OffersForm({ parts }: { parts: IParts }) {
           />
         </div>
       </form>
-      <div role="status" className="jp-dstack-Answer-summary">
+      <div ref={summary} role="status" className="jp-dstack-Answer-summary">
         {summaryOf(answer, parts)}
       </div>
       {answer.kind === 'offers' && (

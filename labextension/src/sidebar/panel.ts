@@ -1,7 +1,7 @@
 /** The sidebar: four sections, above them what is wrong if anything is. */
 import { SidePanel } from '@jupyterlab/ui-components';
 import { ITranslator } from '@jupyterlab/translation';
-import { Message } from '@lumino/messaging';
+import { Message, MessageLoop } from '@lumino/messaging';
 import { ISignal } from '@lumino/signaling';
 import { AccordionPanel, Widget } from '@lumino/widgets';
 
@@ -15,7 +15,7 @@ import { RunsSection } from './runs';
 import { ServicesSection } from './services';
 
 /** How the sections share the height at first. */
-const SIZES = [0.4, 0.2, 0.18, 0.22];
+const SIZES = [0.38, 0.2, 0.15, 0.27];
 
 /** Everything that runs, one glance away. */
 export class Sidebar extends SidePanel {
@@ -44,6 +44,7 @@ export class Sidebar extends SidePanel {
       this._accordion.addWidget(section);
     }
     this._describe();
+    this._headerWatch.observe(this.header.node);
     this._accordion.setRelativeSizes(SIZES);
     this._accordion.expansionToggled.connect(this._keepCollapsed, this);
     model.changed.connect(this._clock.check, this._clock);
@@ -86,6 +87,7 @@ export class Sidebar extends SidePanel {
     }
     this._parts.model.changed.disconnect(this._clock.check, this._clock);
     this._clock.dispose();
+    this._headerWatch.disconnect();
     super.dispose();
   }
 
@@ -135,6 +137,12 @@ export class Sidebar extends SidePanel {
     return this._accordion.widgets;
   }
 
+  /** What is above the sections comes and goes; they share what is left of the height. */
+  private _headerWatch = new ResizeObserver(() => {
+    if (this.isVisible) {
+      MessageLoop.postMessage(this.content, Widget.ResizeMessage.UnknownSize);
+    }
+  });
   private _runs: RunsSection;
   private _clock: Clock;
 }

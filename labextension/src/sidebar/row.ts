@@ -18,6 +18,7 @@ import {
   hourlyText,
   moneyText,
   noteOf,
+  shortNoteOf,
   signOf,
   statusWord,
   whenText
@@ -92,7 +93,7 @@ export class RunRow {
     write(this._type, run.type === 'task' ? '' : run.type);
     write(this._status, word);
     write(this._price, run.price ? hourlyText(run.price) : '');
-    write(this._note, noteOf(run));
+    write(this._note, shortNoteOf(run));
     this._showActions(drawing);
     this.tick(drawing);
   }
