@@ -14,7 +14,7 @@ SHOWN=.venv/share/jupyter/labextensions/dstack-jupyter
 
 # What is built depends on these; the stamp holds their content.
 wanted() {
-    find labextension/{src,style,schema,package.json,package-lock.json,tsconfig.json} -type f \
+    find labextension/{src,style,schema,package.json,package-lock.json,tsconfig.json,rspack.config.js} -type f \
         -not -path '*/__tests__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 }
 

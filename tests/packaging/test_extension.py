@@ -81,6 +81,12 @@ def commands_in(content: Any) -> set[str]:
     return inner | ({content["command"]} if isinstance(content.get("command"), str) else set())
 
 
+def test_every_sheet_is_loaded() -> None:
+    sheets = {path.name for path in (EXTENSION / "style").glob("*.css")}
+    loaded = re.findall(r"import './(.*)'", (EXTENSION / "style/index.js").read_text())
+    assert set(loaded) == sheets
+
+
 def test_every_plugin_can_be_disabled_by_its_own_name_and_is_listed() -> None:
     files = {path.stem for path in (SOURCES / "plugins").glob("*.ts")}
     listed = set(re.findall(r"from './plugins/([a-z-]+)'", source("index.ts")))
