@@ -224,22 +224,34 @@ def test_a_key_is_explained_where_the_pointer_rests(write: Callable[..., Noteboo
 def test_tab_completes_in_the_body_and_shift_tab_explains(
     write: Callable[..., NotebookPage],
 ) -> None:
-    notebook = write("%%dstack task\nresources:\n  gp", "impo")
+    notebook = write("%%dstack task\nresources:\n  gp")
     notebook.run(0)
     cell, page = notebook.cell(1), notebook.page
     put_cursor(cell, 2)
     page.keyboard.press("Tab")
+    offered = page.locator(".jp-Completer-item").filter(has_text="gpu:")
+    expect(offered.or_(line(cell, 2).filter(has_text="gpu:")).first).to_be_visible()
+    if offered.is_visible():  # Lab takes a single candidate at once, unless it knows one more
+        page.keyboard.press("Enter")
     expect(line(cell, 2)).to_have_text("  gpu:")
 
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+Tab")
-    expect(page.locator(".jp-Tooltip")).to_contain_text("resources.gpu", timeout=SOON)
-    expect(page.locator(".jp-Tooltip")).to_contain_text("Value: GPUs: A100")
-    page.keyboard.press("Escape")
+    explained = page.locator(".jp-Tooltip")
+    expect(explained).to_contain_text("resources.gpu")
+    expect(explained).to_contain_text("Value: GPUs: A100")
 
+
+def test_tab_in_another_cell_completes_python_alone(write: Callable[..., NotebookPage]) -> None:
+    notebook = write("resources = 1", "resou")
+    notebook.run(0)
+    notebook.run(1)
     put_cursor(notebook.cell(2), 0)
-    page.keyboard.press("Tab")
-    expect(line(notebook.cell(2), 0)).to_have_text("import")
+    notebook.page.keyboard.press("Tab")
+    offered = notebook.page.locator(".jp-Completer-item")
+    done = line(notebook.cell(2), 0).filter(has_text=re.compile("^resources$"))
+    expect(offered.or_(done).first).to_be_visible()
+    expect(offered.filter(has_text="resources:")).to_have_count(0)
 
 
 def test_tab_shows_keys_with_their_help(write: Callable[..., NotebookPage]) -> None:
