@@ -13,6 +13,7 @@ from dstack_engine import __version__
 from dstack_jupyter.server.asking import SETTING, UnknownHandler
 from dstack_jupyter.server.changes import CHANGES, Changes, events_schema
 from dstack_jupyter.server.handlers import ROUTES
+from dstack_jupyter.server.proxying import PROXIES
 from dstack_jupyter.server.rows import NAMESPACE, Row
 
 
@@ -36,7 +37,7 @@ class DstackExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Add the routes, and a refusal for everything else below ours."""
-        routes: list[tuple[str, Any]] = [*ROUTES, (".*", UnknownHandler)]
+        routes: list[tuple[str, Any]] = [*ROUTES, *PROXIES, (".*", UnknownHandler)]
         self.handlers.extend((f"/{NAMESPACE}/{path}", handler) for path, handler in routes)
 
     async def stop_extension(self) -> None:

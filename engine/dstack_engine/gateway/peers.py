@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import TYPE_CHECKING
 
-from aiohttp import web
+if TYPE_CHECKING:
+    from aiohttp import web  # who only has replicas, as Jupyter's proxy, needs none of it
 
 #: How long a client may send nothing of a body that it announced, in seconds.
 BODY_TIME = 60.0

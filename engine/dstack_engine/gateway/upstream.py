@@ -1,7 +1,7 @@
 """Connections to replicas: HTTP/1.1 over asyncio, kept open and used again.
 
 Bytes are handed on as they come, in the call that brings them: no task and no queue stands between
-a replica and a client. Used by the proxy alone.
+a replica and a client. Used by the proxy, and by Jupyter's proxy to ports.
 """
 
 from __future__ import annotations
