@@ -285,6 +285,7 @@ function Composer({ conversation, trans }: ChatPanel.IOptions): JSX.Element {
       <textarea
         className="jp-dstack-ChatPanel-message"
         rows={3}
+        autoFocus
         aria-label={trans.__('Message to the model')}
         placeholder={trans.__('Ask the model …')}
         title={trans.__('Enter sends; Shift Enter begins a new line')}

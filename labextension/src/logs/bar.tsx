@@ -49,7 +49,7 @@ function Bar({ panel, trans }: IProps): JSX.Element {
   }, [said]);
   const copy = () => {
     const lines = panel.copy();
-    say(trans._n('%1 line copied', '%1 lines copied', lines, countText(lines)));
+    say(trans._n('%2 line copied', '%2 lines copied', lines, countText(lines)));
   };
   const download = () => {
     say(trans.__('Downloading …'));
@@ -246,7 +246,7 @@ function linesText(panel: LogPanel, trans: TranslationBundle): string {
         countText(kept),
         countText(end)
       )
-    : trans._n('%1 line', '%1 lines', end, countText(end));
+    : trans._n('%2 line', '%2 lines', end, countText(end));
 }
 
 function matchesText(panel: LogPanel, trans: TranslationBundle): string {

@@ -48,7 +48,8 @@ export class LogPanel extends Widget {
     );
     this._submitted = this.run?.submitted_at;
     this.reader.changed.connect(this._say, this);
-    this.viewport.followed.connect(this._say, this);
+    // At once, for a box that is ticked must be so.
+    this.viewport.followed.connect(() => this._changed.emit());
     model.changed.connect(this._onModel, this);
     const layout = (this.layout = new PanelLayout());
     layout.addWidget(new LogBar(this, trans));
