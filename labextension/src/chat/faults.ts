@@ -26,7 +26,8 @@ export function faultOf(status: number, body: string): ChatFault {
   }
   const error = parsed?.error ?? parsed;
   const message = typeof error === 'string' ? error : error?.message;
-  const plain = parsed !== undefined || /^\s*</.test(body) ? '' : body.trim().slice(0, 500);
+  const plain =
+    parsed !== undefined || /^\s*</.test(body) ? '' : body.trim().slice(0, 500);
   return new ChatFault(
     word(message) || plain || `The answer was ${status}.`,
     word(error?.code),
