@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -77,7 +78,11 @@ def visit(
     """Asks a route of ours as bare bytes; returns the connection, on which the answer comes."""
 
     async def visited(
-        method: str, path: str, headers: Mapping[str, str] = {}, body: bytes = b"", **options: Any
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes = b"",
+        **options: Any,
     ) -> Peer:
         peer = await Peer.connect(jp_http_port, **options)
         target = f"{jp_base_url}dstack-jupyter/{path}"
