@@ -132,19 +132,31 @@ export class RunRow {
       return;
     }
     this._actionsKey = key;
+    const actions = actionsOf(run, readOnly, trans);
+    const kinds = actions.map(action => action.command).join(' ');
+    if (kinds !== this._kinds) {
+      this._kinds = kinds;
+      this._makeButtons(actions);
+    }
+    const buttons = this._actions.children;
+    actions.forEach(({ command, args, label }, index) => {
+      const button = buttons[index] as HTMLElement;
+      name(button, label);
+      button.dataset.command = command;
+      button.dataset.args = JSON.stringify(args);
+    });
+    const more = trans.__('More actions for %1', run.name);
+    name(buttons[actions.length], more);
+  }
+
+  private _makeButtons(actions: IAction[]): void {
     const focused = this._actions.contains(document.activeElement);
     const index = this.node.getAttribute('tabindex') ?? '-1';
-    const more = buttonOf(
-      trans.__('More actions for %1', run.name),
-      ellipsesIcon,
-      index
-    );
+    const more = makeButton(ellipsesIcon, index);
     more.dataset.more = '';
     more.setAttribute('aria-haspopup', 'menu');
     this._actions.replaceChildren(
-      ...actionsOf(run, readOnly, trans).map(action =>
-        actionButton(action, index)
-      ),
+      ...actions.map(({ command }) => makeButton(ICONS[command], index)),
       more
     );
     if (focused) {
@@ -160,6 +172,8 @@ export class RunRow {
 
   private _run: IRunRow | null = null;
   private _actionsKey = '';
+  /** The commands that have buttons now. */
+  private _kinds: string | null = null;
   private _sign = element('span', 'jp-dstack-Sign', { 'aria-hidden': 'true' });
   private _name = element('span', 'jp-dstack-RunRow-name');
   private _type = element('span', 'jp-dstack-RunRow-type');
@@ -224,22 +238,16 @@ function tooltipOf(run: IRunRow, trans: TranslationBundle): string {
   return lines.join('\n');
 }
 
-function actionButton(action: IAction, index: string): HTMLButtonElement {
-  const button = buttonOf(action.label, ICONS[action.command], index);
-  button.dataset.command = action.command;
-  button.dataset.args = JSON.stringify(action.args);
-  return button;
-}
-
-function buttonOf(
-  label: string,
-  icon: LabIcon,
-  index: string
-): HTMLButtonElement {
+function makeButton(icon: LabIcon, index: string): HTMLButtonElement {
   return element(
     'button',
     'jp-dstack-Action',
-    { type: 'button', 'aria-label': label, title: label, tabindex: index },
+    { type: 'button', tabindex: index },
     picture(icon)
   );
+}
+
+function name(button: Element, label: string): void {
+  button.setAttribute('aria-label', label);
+  button.setAttribute('title', label);
 }
