@@ -1,8 +1,9 @@
 """Tab inside `%dstack` and `%%dstack`: verbs, options, names, and the body's keys and values.
 
 One matcher of IPython's completer (`magics` registers it). It answers from what is known: the
-types of the language, and the names that `known_names` remembers. A candidate's type is its line
-of help, which a terminal and the page show beside it.
+types of the language, and the names that `known_names` remembers. A terminal shows a candidate's
+type beside it, which is its line of help there. A page has a narrow column for it, so there it is a
+word; the help is in the page's panel beside the list, which asks `inspection` for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from IPython import get_ipython
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
 from dstack_engine.spec.schema import keys_of, words_of
@@ -68,27 +70,29 @@ def match(context: CompletionContext) -> SimpleMatcherResult:
 
 @dataclass(frozen=True)
 class _Found:
-    """What may stand at the cursor: the words, and what is said beside each."""
+    """What may stand at the cursor, of one or several kinds: each word with its line of help."""
 
     helps: Mapping[str, str]
+    kind: str
 
     @classmethod
     def of(cls, words: Iterable[str], kind: str) -> _Found:
-        """Return *words* with the same word beside each."""
-        return cls(dict.fromkeys(words, kind))
+        """Return *words* of which there is no more to say than what they are."""
+        return cls(dict.fromkeys(words, kind), kind)
 
 
 def _words(text: str, *, in_cell: bool) -> tuple[str, _Found | None]:
     *before, fragment = re.split(r"\s+", text.lstrip())
     if not before:
         fitting = (one for one in COMMANDS if one.has_body is in_cell or one.may_have_body)
-        return fragment, _Found({one.name: one.summary for one in fitting})
+        return fragment, _Found({one.name: one.summary for one in fitting}, "keyword")
     command = next((command for command in COMMANDS if command.name == before[0]), None)
     if command is None or "--" in before:
         return fragment, None
     parser = command.parser(NOTEBOOK)
     if fragment.startswith("-"):
-        return fragment, _Found({**parser.option_helps(), "--help": "show what the verb takes"})
+        helps = {**parser.option_helps(), "--help": "show what the verb takes"}
+        return fragment, _Found(helps, "param")
     if before[-1].startswith("-") and parser.takes_value(before[-1]):
         return _option_value(before[-1], parser, fragment)
     return fragment, _positional(command, parser, before, fragment)
@@ -109,7 +113,7 @@ def _positional(
     command: Command, parser: Parser, before: list[str], fragment: str
 ) -> _Found | None:
     if command.name == "help":
-        return _Found({one.name: one.summary for one in COMMANDS})
+        return _Found({one.name: one.summary for one in COMMANDS}, "keyword")
     if command.name == "engine":
         return _Found.of(parser.choices_of("action"), "action")
     places = {action.dest: action.nargs for action in parser._actions if not action.option_strings}
@@ -128,23 +132,22 @@ def _body(cell: Cell, context: CompletionContext) -> SimpleMatcherResult:
         return _NOTHING_HERE.copy()  # a question is no Python
     line, column = context.cursor_line, context.cursor_position
     place = place_at(cell, line, column)
-    fragment, found = _candidates(cell.verb, place) if place is not None else ("", _Found({}))
-    result = _result(fragment, found)
+    result = None if place is None else _candidates(cell.verb, place)
     if result is None and (path_at(cell, line, column) or ("",))[0] in _SHELL_KEYS:
         fragment = re.split(r"[\s=:'\"]", context.text_until_cursor)[-1]
         result = _result(fragment, _files(fragment))
     return result or _NOTHING_HERE.copy()
 
 
-def _candidates(verb: str, place: Place) -> tuple[str, _Found]:
-    helps: dict[str, str] = {}
-    fragment = place.fragment
+def _candidates(verb: str, place: Place) -> SimpleMatcherResult | None:
+    fragment, found = place.fragment, []
     if place.takes_key:
-        helps |= {f"{key}:": text for key, text in keys_of(verb, *place.path).items()}
+        helps = {f"{key}:": text for key, text in keys_of(verb, *place.path).items()}
+        found.append(_Found(helps, "property"))
     if place.takes_value and place.path:
-        fragment, found = _values(verb, place)
-        helps |= found.helps
-    return fragment, _Found(helps)
+        fragment, values = _values(verb, place)
+        found.append(values)
+    return _result(fragment, *found)
 
 
 def _values(verb: str, place: Place) -> tuple[str, _Found]:
@@ -160,26 +163,27 @@ def _gpu(fragment: str) -> tuple[str, _Found]:
     """Return what may go on a GPU such as `nvidia:A100,H1`: its last part, and all names."""
     last = re.split(r"[:,]", fragment)[-1].lstrip()
     vendors = dict.fromkeys(words_of("task", "resources", "gpu", "vendor"), "vendor")
-    return last, _Found({**dict.fromkeys(known_names.GPUS.recall(), "GPU"), **vendors})
+    names = dict.fromkeys(known_names.GPUS.recall(), "name")
+    return last, _Found({**names, **vendors}, "GPU")
 
 
 def _files(fragment: str) -> _Found:
     return _Found.of(known_names.files_beginning(fragment), "file")
 
 
-def _result(fragment: str, found: _Found | None) -> SimpleMatcherResult | None:
+def _result(fragment: str, *found: _Found | None) -> SimpleMatcherResult | None:
     """Return what of *found* fits; None where nothing does."""
-    helps = {} if found is None else found.helps
-    fitting = {word: text for word, text in helps.items() if _fits(word, fragment)}
+    is_page = hasattr(get_ipython(), "kernel")
+    fitting = [
+        SimpleCompletion(text=word, type=one.kind if is_page else _short(text))
+        for one in found
+        if one is not None
+        for word, text in one.helps.items()
+        if _fits(word, fragment)
+    ]
     if not fitting:
         return None
-    return {
-        "completions": [
-            SimpleCompletion(text=word, type=_short(text)) for word, text in fitting.items()
-        ],
-        "matched_fragment": fragment,
-        "suppress": True,
-    }
+    return {"completions": fitting, "matched_fragment": fragment, "suppress": True}
 
 
 def _fits(word: str, fragment: str) -> bool:

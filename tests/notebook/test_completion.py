@@ -59,7 +59,9 @@ def test_tab_knows_verbs_options_and_values(shell: InteractiveShell) -> None:
     assert complete(shell, "%dstack offers --gpu nvidia:h20") == ["H200", "H200NVL"]
 
 
-def test_every_verb_option_and_key_comes_with_a_line_of_help(shell: InteractiveShell) -> None:
+def test_in_a_terminal_verbs_options_and_keys_come_with_a_line_of_help(
+    shell: InteractiveShell,
+) -> None:
     assert helps(shell, "%dstack pu") == {"pull": "Copy files of a run to this computer"}
     assert helps(shell, "%%dstack task --dry") == {"--dry-run": "show the plan"}
     assert helps(shell, TASK + "reso") == {"resources:": "What the machine must have"}
@@ -229,12 +231,14 @@ def ask(notebook: Notebook, kind: str, code: str, cursor: int | None = None) -> 
     return dict(reply["content"])
 
 
-def test_a_kernel_offers_keys_with_their_help(notebook: Notebook) -> None:
+def test_a_kernel_offers_keys_and_says_what_the_one_chosen_means(notebook: Notebook) -> None:
     content = ask(notebook, "complete", TASK + "resources:\n  gp")
     assert content["matches"] == ["gpu:"]
     assert content["cursor_start"] == len(TASK + "resources:\n  ")
     found = content["metadata"]["_jupyter_types_experimental"]
-    assert [(one["text"], one["type"]) for one in found] == [("gpu:", "GPUs")]
+    assert [(one["text"], one["type"]) for one in found] == [("gpu:", "property")]
+    chosen = ask(notebook, "inspect", TASK + "resources:\n  gpu:")
+    assert "GPUs; none if left out." in chosen["data"]["text/plain"]
 
 
 CELL = """%%dstack task --name train -y

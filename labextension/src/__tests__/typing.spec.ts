@@ -24,7 +24,7 @@ function tokens(source: string): string[][] {
     while (!stream.eol()) {
       const style = parser.token(stream, state);
       const text = stream.current().trim();
-      if (style && text) {
+      if (style && style !== 'content' && text) {
         found.push(`${style}:${text}`);
       }
       stream.start = stream.pos;
@@ -119,9 +119,11 @@ describe('the language', () => {
     const [, , , first, blank, second, after] = tokens(
       '%%dstack task\ncommands:\n  - |\n    if x: y # z\n\n    echo "a\nenv: {A: 1}'
     );
-    expect(first).toEqual(['string:if x: y # z']);
+    expect(first.join(' ')).toBe(
+      'string:if string:x: string:y string:# string:z'
+    );
     expect(blank).toEqual([]);
-    expect(second).toEqual(['string:echo "a']);
+    expect(second).toEqual(['string:echo', 'string:"a']);
     expect(after[0]).toBe('propertyName:env');
   });
 
@@ -252,6 +254,7 @@ describe('marks', () => {
     [1, 1, '%%dstack'],
     [0, 0, '%%dstack'],
     [2, 99, 'x'],
+    [2, 7, 'x'],
     [5, 1, 'gpu: 12 GB # big'],
     [99, 1, 'gpu: 12 GB # big']
   ])('at %j:%j stand on %j', (line, column, word) => {

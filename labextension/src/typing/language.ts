@@ -13,8 +13,13 @@ interface IState {
   verb: string;
   /** Where text over many lines stands right of; null outside of such. */
   scalar: number | null;
+  /** The line is a part of such a text. */
+  inScalar: boolean;
   yaml: any;
 }
+
+/** Words without a colour. They are tokens, too: the completer tells by them what is begun. */
+const PLAIN = 'content';
 
 /** The parser, by lines; names of tokens are those of CodeMirror's tags. */
 export const parser: StreamParser<IState> = {
@@ -23,6 +28,7 @@ export const parser: StreamParser<IState> = {
     begun: false,
     verb: '',
     scalar: null,
+    inScalar: false,
     yaml: yaml.startState!(unit)
   }),
   copyState: state => ({ ...state, yaml: { ...state.yaml } }),
@@ -73,26 +79,27 @@ function magicToken(stream: StringStream, state: IState): string | null {
     state.verb = word[0];
     return 'keyword';
   }
-  return null;
+  return PLAIN;
 }
 
 function yamlToken(stream: StringStream, state: IState): string | null {
-  if (stream.sol()) {
-    const within = state.scalar !== null && stream.indentation() > state.scalar;
-    if (within && /\S/.test(stream.string)) {
-      stream.skipToEnd();
-      return 'string';
-    }
-    if (/\S/.test(stream.string)) {
-      state.scalar = scalarBelow(stream.string);
-    }
+  if (stream.sol() && /\S/.test(stream.string)) {
+    state.inScalar =
+      state.scalar !== null && stream.indentation() > state.scalar;
+    state.scalar = state.inScalar ? state.scalar : scalarBelow(stream.string);
+  }
+  if (state.inScalar) {
+    return stream.eatSpace() || !stream.match(/^\S+/) ? null : 'string';
   }
   if (isInsideWord(stream)) {
     stream.next();
-    return null;
+    return PLAIN;
   }
   const style = yaml.token(stream, state.yaml);
   state.yaml.literal = false; // it takes the dash's column for the key's
+  if (style === null && /\S/.test(stream.current())) {
+    return PLAIN;
+  }
   return style === 'atom' ? 'propertyName' : style;
 }
 

@@ -73,6 +73,11 @@ function stretch(doc: Text, problem: IProblem): { from: number; to: number } {
     const from = line.from + column;
     return { from, to: from + word[0].length };
   }
+  const before = /[^\s:,{}[\]]+$/.exec(line.text.slice(0, column));
+  if (before && line.text.slice(column).trim() === '') {
+    const from = line.from + before.index;
+    return { from, to: from + before[0].length };
+  }
   const begins = line.text.search(/\S/);
   const ends = line.text.trimEnd().length;
   if (begins >= 0) {
