@@ -119,7 +119,7 @@ def test_the_cell_is_coloured_as_yaml_and_others_stay_python(
         assert colour_of(cell, 0, "--name") == theme_colour(page, "attribute")
         assert colour_of(cell, 1, "commands") == theme_colour(page, "property")
         assert colour_of(cell, 2, "fine") == colour_of(cell, 2, "echo")
-        assert colour_of(cell, 4, "if true") == theme_colour(page, "string")
+        assert colour_of(cell, 4, "then") == theme_colour(page, "string")
         assert colour_of(cell, 8, "# end") == theme_colour(page, "comment")
 
     def is_python() -> None:
