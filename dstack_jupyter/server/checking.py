@@ -13,14 +13,16 @@ from typing import Any
 from dstack_engine.errors import ArgumentError, ConfigurationError, DstackError, Problem
 from dstack_engine.spec.arguments import merge_arguments
 from dstack_engine.spec.configurations import Configuration, RunConfiguration
+from dstack_engine.spec.interpolation import references
 from dstack_engine.spec.parsing import parse_configuration
-from dstack_jupyter.arguments import parse, split
-from dstack_jupyter.commands.table import COMMANDS, NOTEBOOK
+from dstack_jupyter.arguments import Parser, parse, split, surplus_error
+from dstack_jupyter.commands.table import COMMANDS, NOTEBOOK, Command
 
 #: The largest cell that is read, in bytes.
 MAX_CELL = 200_000
 
 _MAGIC = re.compile(r"\s*%%dstack(?:\s+(?P<verb>\S+)(?P<words>.*))?$")
+_OPTION = re.compile(r"--?[a-z][a-z-]*")
 #: Options that are merged into the configuration, by their names in `merge_arguments`.
 _MERGED = {
     "gpu": "gpu",
@@ -47,6 +49,8 @@ class Cell:
     #: What follows on the magic's line, and the number of that line.
     words: str
     magic_line: int
+    #: The column of the first of the words.
+    words_column: int
     body: str
 
     @property
@@ -56,8 +60,15 @@ class Cell:
 
     def arguments(self) -> argparse.Namespace:
         """Return the options on the magic's line; raise `ArgumentError`."""
-        command = next(command for command in COMMANDS if command.name == self.kind)
-        return parse(command.parser(NOTEBOOK), split(self.words), keeps_rest=command.keeps_rest)
+        return parse(self.parser(), split(self.words), keeps_rest=self._command.keeps_rest)
+
+    def parser(self) -> Parser:
+        """Return what reads the options."""
+        return self._command.parser(NOTEBOOK)
+
+    @property
+    def _command(self) -> Command:
+        return next(command for command in COMMANDS if command.name == self.kind)
 
     def overrides(self) -> dict[str, Any]:
         """Return what the options change, for `merge_arguments`.
@@ -83,7 +94,13 @@ def read_cell(text: str) -> Cell | None:
     kinds = {command.name for command in COMMANDS if command.has_body}
     if found["verb"] not in kinds:
         return None
-    return Cell(found["verb"], found["words"], first + 1, "\n".join(lines[first + 1 :]))
+    return Cell(
+        found["verb"],
+        found["words"],
+        magic_line=first + 1,
+        words_column=found.start("words") + 1,
+        body="\n".join(lines[first + 1 :]),
+    )
 
 
 def problems_in(text: str) -> list[dict[str, Any]]:
@@ -104,7 +121,7 @@ def _argument_problems(cell: Cell) -> list[Problem]:
     try:
         cell.arguments()
     except ArgumentError as error:
-        return [Problem(cell.magic_line, 1, "", error.message)]
+        return [_on_magic_line(cell, error)]
     return []
 
 
@@ -124,13 +141,34 @@ def _merge_problems(cell: Cell, configuration: Configuration) -> list[Problem]:
         return []
     # Variables get their values from the kernel, which is not asked.
     bare = configuration.model_copy(update={"env": {}}) if configuration.env else configuration
+    said = cell.arguments()
     try:
-        merge_arguments(bare, name=_known(cell.arguments().name), **cell.overrides(), environ={})
+        if said.rest and not _takes_words(configuration):
+            raise surplus_error(cell.parser(), said.rest)
+        merge_arguments(
+            bare,
+            name=_known(said.name),
+            run_args=said.rest,
+            **cell.overrides(),
+            environ={},
+        )
     except ConfigurationError as error:
         return [*error.problems]
     except DstackError as error:
-        return [Problem(cell.magic_line, 1, "", error.message)]
+        return [_on_magic_line(cell, error)]
     return []
+
+
+def _takes_words(configuration: RunConfiguration) -> bool:
+    texts = (*configuration.setup, *getattr(configuration, "commands", ()))
+    return any(str(found) == "run.args" for text in texts for found in references(text))
+
+
+def _on_magic_line(cell: Cell, error: DstackError) -> Problem:
+    """Return what is wrong with an option, at the option where the message names it."""
+    named = _OPTION.search(error.message)
+    at = cell.words.find(named[0]) if named else -1
+    return Problem(cell.magic_line, cell.words_column + max(at, 0), "", error.message)
 
 
 def _known(value: Any) -> Any:
