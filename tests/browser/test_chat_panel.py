@@ -22,7 +22,7 @@ SLEEPER = """\
 type: service
 name: sleeper
 commands:
-  - sleep 8
+  - sleep 12
   - {python} -u {script}  # $DSTACK_SERVICE_PORT
 port: 8000
 model: echo

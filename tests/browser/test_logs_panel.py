@@ -192,7 +192,7 @@ def test_a_run_that_printed_nothing_says_how_it_ended(lab: LabServer, page: Page
     start(lab.project, "mute", "exit 3")
     open_logs(lab, page, "mute")
     expect(
-        page.get_by_text(re.compile("mute has printed nothing: it .* exit code 3"))
+        page.get_by_text(re.compile("mute has printed nothing: it .*exit code 3"))
     ).to_be_visible()
 
 

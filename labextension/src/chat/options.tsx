@@ -16,44 +16,46 @@ export function Options(props: {
   return (
     <details className="jp-dstack-ChatPanel-options">
       <summary>{trans.__('Options')}</summary>
-      <label htmlFor={`${id}-system`}>{trans.__('Instructions')}</label>
-      <textarea
-        id={`${id}-system`}
-        rows={2}
-        value={system}
-        placeholder={trans.__('You are a helpful assistant.')}
-        title={trans.__(
-          'The system message, which goes before the conversation'
-        )}
-        onChange={event => {
-          setSystem(event.target.value);
-          choices.system = event.target.value;
-        }}
-      />
-      <NumberField
-        id={`${id}-temperature`}
-        label={trans.__('Temperature')}
-        hint={trans.__("the model's own")}
-        first={choices.temperature}
-        least={0}
-        most={2}
-        step={0.1}
-        onChange={value => {
-          choices.temperature = value;
-        }}
-      />
-      <NumberField
-        id={`${id}-tokens`}
-        label={trans.__('Max tokens')}
-        hint={trans.__("the model's own")}
-        first={choices.maxTokens}
-        least={1}
-        most={1_000_000}
-        step={1}
-        onChange={value => {
-          choices.maxTokens = value === null ? null : Math.round(value);
-        }}
-      />
+      <div className="jp-dstack-ChatPanel-fields">
+        <label htmlFor={`${id}-system`}>{trans.__('Instructions')}</label>
+        <textarea
+          id={`${id}-system`}
+          rows={2}
+          value={system}
+          placeholder={trans.__('You are a helpful assistant.')}
+          title={trans.__(
+            'The system message, which goes before the conversation'
+          )}
+          onChange={event => {
+            setSystem(event.target.value);
+            choices.system = event.target.value;
+          }}
+        />
+        <NumberField
+          id={`${id}-temperature`}
+          label={trans.__('Temperature')}
+          hint={trans.__("the model's own")}
+          first={choices.temperature}
+          least={0}
+          most={2}
+          step={0.1}
+          onChange={value => {
+            choices.temperature = value;
+          }}
+        />
+        <NumberField
+          id={`${id}-tokens`}
+          label={trans.__('Max tokens')}
+          hint={trans.__("the model's own")}
+          first={choices.maxTokens}
+          least={1}
+          most={1_000_000}
+          step={1}
+          onChange={value => {
+            choices.maxTokens = value === null ? null : Math.round(value);
+          }}
+        />
+      </div>
     </details>
   );
 }

@@ -12,6 +12,7 @@ import {
 import React, { useEffect, useState } from 'react';
 
 import { countText } from '../format';
+import { whyOf } from '../status/endings';
 import type { LogPanel } from './panel';
 
 /** For how long is said what was copied, in milliseconds. */
@@ -279,7 +280,7 @@ function remarkText(panel: LogPanel, trans: TranslationBundle): string {
     return '';
   }
   if (run?.finished) {
-    const why = run.reason ? trans.__('it %1', run.reason) : '';
+    const why = run.reason ? trans.__('it %1', whyOf(run, trans)) : '';
     return [trans.__('%1 has printed nothing', name), why]
       .filter(Boolean)
       .join(': ');

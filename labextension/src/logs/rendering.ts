@@ -81,6 +81,10 @@ function dress(node: HTMLElement, look: ILook, inColour: boolean): void {
       front || 'var(--jp-content-font-color1)'
     ];
   }
+  if (!front && typeof look.back === 'number' && look.back < 16) {
+    // The theme's colours stand out from the page, so on them the page's own colour does.
+    front = 'var(--jp-layout-color0)';
+  }
   if (inColour) {
     style.color = front;
     style.backgroundColor = back;

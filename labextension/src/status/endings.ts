@@ -44,16 +44,25 @@ function sentenceOf(run: IRunRow, trans: ITranslate): string {
       ? trans.__('%1 is done after %2, for %3', name, time, moneyText(run.cost))
       : trans.__('%1 is done after %2', name, time);
   }
-  const why = run.reason ?? '';
-  const detail = run.detail ? ` (${run.detail})` : '';
+  const why = whyOf(run, trans);
   if (run.status === 'failed') {
     return why
-      ? trans.__('%1 failed: it %2', name, `${why}${detail}`)
+      ? trans.__('%1 failed: it %2', name, why)
       : trans.__('%1 failed', name);
   }
-  return why
-    ? trans.__('%1 %2', name, `${why}${detail}`)
-    : trans.__('%1 has ended', name);
+  return why ? trans.__('%1 %2', name, why) : trans.__('%1 has ended', name);
+}
+
+/** Return why a run has ended, as a sentence's end; empty where nothing is known. */
+export function whyOf(run: IRunRow, trans: ITranslate): string {
+  if (!run.reason) {
+    return '';
+  }
+  const isSaid = run.reason.includes(String(run.exit_code));
+  const code =
+    run.exit_code && !isSaid ? trans.__('exit code %1', run.exit_code) : '';
+  const detail = run.detail || code;
+  return detail ? `${run.reason} (${detail})` : run.reason;
 }
 
 function sumOf(runs: readonly IRunRow[], trans: ITranslate): string {
