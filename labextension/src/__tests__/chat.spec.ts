@@ -18,7 +18,9 @@ const trans = {
   _n: (one: string, many: string, count: number) => (count === 1 ? one : many)
 };
 
-async function* of(...chunks: string[]): AsyncGenerator<string> {
+async function* of(
+  ...chunks: string[]
+): AsyncGenerator<string, void, undefined> {
   yield* chunks;
 }
 
