@@ -1,4 +1,4 @@
-"""A service as a page sees it: told of as it comes up, and reached with a token the page never has."""
+"""A service as a page sees it: told of as it comes up, reached with a token it never has."""
 
 from __future__ import annotations
 
