@@ -24,8 +24,7 @@ def kernels_environment(
 
 
 @pytest.fixture(scope="session")
-def labs_environment(built: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the wheel and JupyterLab."""
-    made = environment(tmp_path_factory.mktemp("labs"))
-    made.install(built.wheel, "jupyterlab>=4.2")
-    return made
+def labs_environment(kernels_environment: Environment) -> Environment:
+    """The same environment once JupyterLab is in it, too; so this one is asked for last."""
+    kernels_environment.install("jupyterlab>=4.2")
+    return kernels_environment

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ INPUTS = [
     "jupyter-config",
     "labextension",
 ]
+COLOUR = re.compile(r"\x1b\[\d*m")
 NODE = {"node", "nodejs", "npm", "npx", "corepack", "yarn", "yarnpkg", "pnpm", "jlpm"}
 
 
@@ -64,7 +66,7 @@ class Environment:
 
 
 def run(command: Sequence[str | Path], folder: Path) -> str:
-    """Run *command* with no Node.js on PATH; return what it prints, errors too."""
+    """Run *command* with no Node.js on PATH; return what it prints, errors too, without colours."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -76,7 +78,7 @@ def run(command: Sequence[str | Path], folder: Path) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return COLOUR.sub("", done.stdout)
 
 
 def distributions() -> Distributions:

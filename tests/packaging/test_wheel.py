@@ -72,16 +72,6 @@ def test_the_sdist_has_the_sources_and_the_built_page(built: Distributions) -> N
     assert [n for n in names if "node_modules" in n or n.startswith("labextension/lib")] == []
 
 
-def test_lab_and_its_server_find_the_extension_and_say_ok(labs_environment: Environment) -> None:
-    extensions = labs_environment.run("jupyter", "labextension", "list", "--no-color")
-    [line] = [line for line in extensions.splitlines() if "dstack-jupyter" in line]
-    assert (
-        line.split() == f"dstack-jupyter v{__version__} enabled OK (python, dstack-jupyter)".split()
-    )
-    servers = labs_environment.run("jupyter", "server", "extension", "list", "--no-color")
-    assert f"dstack_jupyter {__version__} OK" in " ".join(servers.split())
-
-
 A_TASK = """
 import importlib.util
 from IPython.core.interactiveshell import InteractiveShell
@@ -98,6 +88,16 @@ print("ended as", run.status, run.exit_code)
 
 def test_where_only_kernels_have_it_the_magics_work(kernels_environment: Environment) -> None:
     assert "ended as done 0" in kernels_environment.run("python", "-c", A_TASK)
+
+
+def test_lab_and_its_server_find_the_extension_and_say_ok(labs_environment: Environment) -> None:
+    extensions = labs_environment.run("jupyter", "labextension", "list")
+    [line] = [line for line in extensions.splitlines() if "dstack-jupyter" in line]
+    assert (
+        line.split() == f"dstack-jupyter v{__version__} enabled OK (python, dstack-jupyter)".split()
+    )
+    servers = labs_environment.run("jupyter", "server", "extension", "list")
+    assert f"dstack_jupyter {__version__} OK" in " ".join(servers.split())
 
 
 A_SERVER = """
