@@ -6,11 +6,14 @@ import {
   Notification,
   showDialog
 } from '@jupyterlab/apputils';
+import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
+import { INotebookContent } from '@jupyterlab/nbformat';
 import {
   INotebookTracker,
   NotebookActions,
   NotebookPanel
 } from '@jupyterlab/notebook';
+import { KernelSpec } from '@jupyterlab/services';
 import { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
@@ -19,6 +22,7 @@ export class Insertion {
   constructor(
     private readonly _app: JupyterFrontEnd,
     private readonly _tracker: INotebookTracker | null,
+    private readonly _browser: IDefaultFileBrowser | null,
     private readonly _trans: TranslationBundle
   ) {}
 
@@ -33,11 +37,9 @@ export class Insertion {
   }
 
   /** Put *text* on the clipboard, and say so. */
-  copy(text: string, notice?: string): void {
+  copy(text: string): void {
     Clipboard.copyToSystem(text);
-    Notification.info(notice ?? this._trans.__('Copied.'), {
-      autoClose: 2000
-    });
+    Notification.info(this._trans.__('Copied.'), { autoClose: 2000 });
   }
 
   private async _insertInto(panel: NotebookPanel, text: string): Promise<void> {
@@ -56,7 +58,7 @@ export class Insertion {
 
   private async _ask(text: string): Promise<void> {
     const trans = this._trans;
-    const create = this._app.commands.hasCommand(CREATE);
+    const create = this._app.commands.hasCommand(OPEN);
     const buttons = [
       Dialog.cancelButton(),
       Dialog.okButton({
@@ -83,27 +85,51 @@ export class Insertion {
     }
   }
 
+  /** Write a notebook and open it; in Notebook that is a page of its own, out of reach from here. */
   private async _create(text: string): Promise<void> {
-    const { kernelspecs } = this._app.serviceManager;
+    const { contents, kernelspecs } = this._app.serviceManager;
     await kernelspecs.ready;
-    const made = await this._app.commands.execute(CREATE, {
-      kernelName: kernelspecs.specs?.default
+    const { path } = await contents.newUntitled({
+      path: this._browser?.model.path ?? '',
+      type: 'notebook'
     });
-    if (made instanceof NotebookPanel) {
-      await this._insertInto(made, text);
-    } else {
-      // Notebook 7 opens it in a page of its own, which is out of reach from here.
-      this.copy(
-        text,
-        this._trans.__('The cell is copied; paste it into the new notebook.')
-      );
-    }
+    const known = kernelspecs.specs;
+    const content = notebookOf(text, known?.kernelspecs[known.default]);
+    await contents.save(path, { type: 'notebook', format: 'json', content });
+    await this._app.commands.execute(OPEN, { path, factory: 'Notebook' });
   }
 }
 
-/** Makes a notebook, in JupyterLab as in Notebook. */
-const CREATE = 'notebook:create-new';
+/** Opens a document, in JupyterLab as in Notebook. */
+const OPEN = 'docmanager:open';
 
 function isWritable(panel: NotebookPanel): boolean {
   return !panel.isDisposed && !!panel.model && !panel.model.readOnly;
+}
+
+/** Return a notebook that loads the extension, and then has a cell of *text*. */
+function notebookOf(
+  text: string,
+  spec: KernelSpec.ISpecModel | undefined
+): INotebookContent {
+  const code = (id: string, source: string): INotebookContent['cells'][0] => ({
+    cell_type: 'code',
+    id,
+    metadata: {},
+    source,
+    execution_count: null,
+    outputs: []
+  });
+  const metadata = spec && {
+    kernelspec: { name: spec.name, display_name: spec.display_name }
+  };
+  return {
+    nbformat: 4,
+    nbformat_minor: 5,
+    metadata: metadata ?? {},
+    cells: [
+      code('load', '%load_ext dstack_jupyter'),
+      code('first', text.replace(/\n$/, ''))
+    ]
+  };
 }

@@ -4,6 +4,7 @@ import {
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
+import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
@@ -34,12 +35,19 @@ export const commands: JupyterFrontEndPlugin<IFocus> = {
   autoStart: true,
   provides: IFocus,
   requires: [IModel],
-  optional: [ICommandPalette, INotebookTracker, ISettingRegistry, ITranslator],
+  optional: [
+    ICommandPalette,
+    INotebookTracker,
+    IDefaultFileBrowser,
+    ISettingRegistry,
+    ITranslator
+  ],
   activate: (
     app: JupyterFrontEnd,
     model: IModel,
     palette: ICommandPalette | null,
     tracker: INotebookTracker | null,
+    browser: IDefaultFileBrowser | null,
     registry: ISettingRegistry | null,
     translator: ITranslator | null
   ): IFocus => {
@@ -51,7 +59,7 @@ export const commands: JupyterFrontEndPlugin<IFocus> = {
       model,
       focus,
       preferences,
-      insertion: new Insertion(app, tracker, trans),
+      insertion: new Insertion(app, tracker, browser, trans),
       serverSettings: app.serviceManager.serverSettings,
       trans
     });
