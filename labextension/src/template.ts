@@ -26,7 +26,8 @@ export function templateNotebook(
     text(
       'about',
       trans.__(
-        '# Runs from a notebook\n\nA cell that begins with `%%dstack` says what should run. The run goes on when the kernel restarts; the sidebar lists it, with its log and its ports.'
+        '# Runs from a notebook\n\nA cell that begins with `%1` says what should run. The run goes on when the kernel restarts; the sidebar lists it, with its log and its ports.',
+        '%%dstack' // as a value, for a text's own %% becomes one
       )
     ),
     code('load', '%load_ext dstack_jupyter'),
