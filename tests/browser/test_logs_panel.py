@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Response, expect
 
 from tests.browser.axe import serious_findings
 from tests.browser.journeys import picture, use_theme
@@ -47,6 +47,11 @@ def open_logs(lab: LabServer, page: Page, name: str) -> Locator:
     log = log_of(page, name)
     expect(log).to_be_visible()
     return log
+
+
+def is_saving_of_layout(response: Response) -> bool:
+    """Tell whether the page has kept which panels are open."""
+    return response.request.method == "PUT" and "/api/workspaces/" in response.url
 
 
 def line_numbers(log: Locator) -> list[int]:
@@ -174,13 +179,13 @@ def test_the_output_goes_on_in_a_panel_that_was_hidden_and_after_the_page_was_re
     start(lab.project, "two", "echo one", wait_for(go), "echo two", wait_for(stop), "echo three")
     log = open_logs(lab, page, "two")
     expect(log).to_contain_text("one")
-    page.get_by_role("tab", name="Launcher").click()
+    page.get_by_role("button", name="New Launcher").click()
     expect(log).to_be_hidden()
     go.touch()
-    page.get_by_role("tab", name="two logs").click()
+    with page.expect_response(is_saving_of_layout):
+        page.get_by_role("tab", name="two logs").click()
     expect(log).to_have_text("onetwo")
 
-    expect(page).to_have_title(re.compile("two logs"))
     page.goto(f"{lab.url}/lab")
     log = log_of(page, "two")
     expect(log).to_have_text("onetwo")
