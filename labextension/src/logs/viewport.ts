@@ -40,7 +40,6 @@ export class LogViewport extends Widget {
     this.node.setAttribute('aria-label', label);
     this.node.setAttribute('data-jp-suppress-context-menu', '');
     this._ruler = element(LINE_CLASS, 'jp-mod-ruler');
-    this._ruler.textContent = '0'.repeat(100);
     this._ruler.setAttribute('aria-hidden', 'true');
     this._sheet = element('jp-dstack-LogViewport-sheet');
     this.node.append(this._ruler, this._sheet);
