@@ -111,6 +111,12 @@ class LabServer:
         opened.wait_until_idle()
         return opened
 
+    def visit(self, page: Page) -> None:
+        """Open Lab on *page* as at a first visit, with its launcher."""
+        page.goto(f"{self.url}/lab?reset&token={self.token}")
+        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+        wait_for_rest(page)
+
     def _environment(self) -> dict[str, str]:
         """Return this process's environment with every Jupyter folder replaced by one of ours."""
         return os.environ | {
@@ -145,6 +151,11 @@ class LabServer:
 def _write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+def wait_for_rest(page: Page) -> None:
+    """Return once Lab has come to rest on *page*."""
+    expect(page.locator("#jupyterlab-splash")).to_have_count(0, timeout=60_000)
 
 
 class NotebookPage:
@@ -201,7 +212,7 @@ class NotebookPage:
 
     def wait_until_idle(self) -> None:
         """Return once the page has come to rest and its kernel is there and has nothing to do."""
-        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=60_000)
+        wait_for_rest(self.page)
         indicator = self.page.locator(
             ".jp-NotebookPanel:visible .jp-Notebook-ExecutionIndicator[data-status=idle]"
         )
