@@ -7,7 +7,7 @@ import {
   showDialog
 } from '@jupyterlab/apputils';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
-import { INotebookContent } from '@jupyterlab/nbformat';
+import type { INotebookContent } from '@jupyterlab/nbformat';
 import {
   INotebookTracker,
   NotebookActions,

@@ -31,12 +31,10 @@ def source(name: str) -> str:
     return (SOURCES / name).read_text()
 
 
-def plugin_names() -> set[str]:
-    found = (
-        re.findall(r"id: '(dstack-jupyter:[a-z-]+)'", path.read_text())
-        for path in (SOURCES / "plugins").glob("*.ts")
-    )
-    return {name for names in found for name in names}
+def plugins() -> dict[str, str]:
+    """Return the sources of all plugins by the name that each is disabled by."""
+    files = (SOURCES / "plugins").glob("*.ts")
+    return {f"dstack-jupyter:{path.stem}": path.read_text() for path in files}
 
 
 def test_the_page_has_the_version_of_the_package() -> None:
@@ -64,7 +62,7 @@ def test_the_extension_depends_on_what_it_imports_and_on_nothing_else() -> None:
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda path: path.stem)
 def test_settings_belong_to_a_plugin_and_name_commands_that_exist(schema: Path) -> None:
     content = json.loads(schema.read_text())
-    assert f"dstack-jupyter:{schema.stem}" in plugin_names()
+    assert f"dstack-jupyter:{schema.stem}" in plugins()
     assert content["additionalProperties"] is False
     assert all("description" in each for each in content["properties"].values())
     known = set(re.findall(r"= '(dstack:[a-z-]+)'", source("tokens.ts")))
@@ -87,11 +85,11 @@ def test_every_sheet_is_loaded() -> None:
     assert set(loaded) == sheets
 
 
-def test_every_plugin_can_be_disabled_by_its_own_name_and_is_listed() -> None:
-    files = {path.stem for path in (SOURCES / "plugins").glob("*.ts")}
-    listed = set(re.findall(r"from './plugins/([a-z-]+)'", source("index.ts")))
-    assert listed == files
-    assert len(plugin_names()) >= len(files)
+def test_every_plugin_is_listed_and_can_be_disabled_by_its_own_name() -> None:
+    listed = re.findall(r"from './plugins/([a-z-]+)'", source("index.ts"))
+    assert {f"dstack-jupyter:{name}" for name in listed} == set(plugins())
+    for name, text in plugins().items():
+        assert f"'{name}'" in text
 
 
 def test_the_cells_of_the_first_notebook_are_what_the_engine_understands() -> None:
