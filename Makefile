@@ -49,6 +49,7 @@ prove: venv  ## the long soaks, under 30 minutes
 
 bench: labextension  ## measure and print the tables: ours, the bare tool, the ratio
 	scripts/setup-docker.sh
+	scripts/setup-browser.sh
 	$(BIN)/python -m benchmarks
 
 format: venv  ## format the code and mend what the linter can mend

@@ -11,23 +11,29 @@ from collections.abc import Iterable
 
 from benchmarks import (
     bench_cold_start,
+    bench_completion,
     bench_engine,
     bench_first_line,
     bench_gateway,
     bench_loading,
     bench_logs,
+    bench_page,
     bench_placement,
+    bench_sidebar,
 )
 from benchmarks.table import Line, print_table
 
 BENCHMARKS = {
     "first-line": bench_first_line.measure,
     "loading": bench_loading.measure,
+    "completion": bench_completion.measure,
     "engine": bench_engine.measure,
     "logs": bench_logs.measure,
     "placement": bench_placement.measure,
     "gateway": bench_gateway.measure,
     "cold-start": bench_cold_start.measure,
+    "sidebar": bench_sidebar.measure,
+    "page": bench_page.measure,
 }
 
 
