@@ -26,7 +26,7 @@ def test_a_server_of_another_version_is_spoken_of_once(lab: LabServer, page: Pag
         page.goto(f"{lab.url}/lab?reset&token={lab.token}")
     expect(notice).to_contain_text(f"this page is still version {__version__}")
     expect(notice).to_contain_text("Reload the page")
-    notice.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Hide notification").click()
     expect(notice).to_have_count(0)
 
     with page.expect_response(re.compile("/dstack-jupyter/version")):
