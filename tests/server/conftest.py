@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+# Its fixtures and hooks are for these tests alone: as a plugin they would be everybody's.
+from pytest_jupyter.jupyter_core import *  # noqa: F403
+from pytest_jupyter.jupyter_server import *  # noqa: F403
+
 from dstack_engine.client import Client
 from dstack_engine.home import Home
 from dstack_engine.launcher import connect
 from dstack_jupyter.session import close_session
 from tests.server.listening import Listener
 from tests.server.peers import Peer
-
-pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 #: Asks a route: its path, then `method`, `body` and whatever `jp_fetch` takes.
 Ask = Callable[..., Awaitable[Any]]
