@@ -109,6 +109,15 @@ def test_a_disk_that_takes_nothing_is_logged_and_no_more(
     assert "cannot be kept" in caplog.text
 
 
+def test_what_cannot_be_kept_leaves_no_draft_behind(
+    kept: KeptPublication, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "publication.json").mkdir()  # written whole, it cannot take this place
+    kept.save(EVERYTHING)
+    assert "cannot be kept" in caplog.text
+    assert [each.name for each in tmp_path.iterdir()] == ["publication.json"]
+
+
 def test_a_later_version_may_say_more(kept: KeptPublication, tmp_path: Path) -> None:
     kept.save(Publication(7))
     file = tmp_path / "publication.json"
