@@ -33,10 +33,10 @@ check: venv  ## the fast gate, under a minute: format, lint, types, layers, quic
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	scripts/check-labextension.sh
 	$(PYTEST) -q -n 2 --dist loadfile -m "not docker and not browser and not slow and not soak"
 
-test: check labextension  ## check, and everything with real Docker, browser and notebooks, under 25 minutes
+test: check labextension  ## check, the page's code, and everything with real Docker, browser and notebooks, under 25 minutes
+	scripts/check-labextension.sh
 	scripts/setup-docker.sh
 	scripts/setup-browser.sh
 	scripts/setup-extras.sh || [ -z "$$CI" ]  # without it its tests are skipped, which CI takes for failed
