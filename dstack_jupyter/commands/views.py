@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from dstack_engine.records.events import Event
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.offers import Plan
 from dstack_engine.records.runs import RunView
-from dstack_engine.records.updates import Finding, ModelView
+from dstack_engine.records.updates import ModelView
 from dstack_jupyter.rendering.events import events_html, events_text
 from dstack_jupyter.rendering.findings import findings_html, findings_text
 from dstack_jupyter.rendering.offers import offers_html, offers_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dstack_engine.records.updates import Finding
+from dstack_engine.records.findings import Finding
 from dstack_jupyter.rendering.markup import GREEN, RED, escape, plain, section, tag
 from dstack_jupyter.rendering.quantities import counted
 

@@ -29,6 +29,7 @@ from dstack_engine.engine import Engine
 from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthorized, TooLarge
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.records.events import Event
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.instances import Instance
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
@@ -36,7 +37,6 @@ from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import (
     EngineInfo,
     EngineSettings,
-    Finding,
     GatewayView,
     ModelView,
     PruneReport,

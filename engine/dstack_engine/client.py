@@ -21,6 +21,7 @@ from dstack_engine.connection import STREAM_TIMEOUT, Connection, Leash, error_of
 from dstack_engine.errors import EngineError, EngineVersionMismatch, NotFound
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.instances import Instance
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.publication import ServiceReport
@@ -30,7 +31,6 @@ from dstack_engine.records.updates import (
     CaughtUp,
     EngineInfo,
     EngineSettings,
-    Finding,
     GatewayView,
     LogWritten,
     ModelView,

@@ -319,7 +319,7 @@ class Engine:
     def _host(self, job: Job) -> Host:
         if job.offer is None:
             raise NotFound(f"Run {job.run_name!r} has no place yet: it is {job.status}.")
-        return self.world.hosts[job.offer.host]
+        return self.world.host_of(job)
 
     def _running_job(self, name: str) -> Job:
         job = self.newest_job(name)

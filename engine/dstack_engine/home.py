@@ -29,7 +29,15 @@ class Home:
 
     def make(self) -> Home:
         """Create the folders; return self."""
-        for folder in (self.root, self.logs, self.files, self.jobs, self.cache, self.gateway):
+        for folder in (
+            self.root,
+            self.logs,
+            self.files,
+            self.jobs,
+            self.cache,
+            self.gateway,
+            self.ssh,
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self
 
@@ -62,6 +70,11 @@ class Home:
     def gateway(self) -> Path:
         """Return the folder of the gateway: what was published, its socket, its log."""
         return self.root / "gateway"
+
+    @property
+    def ssh(self) -> Path:
+        """Return the folder of what belongs to machines reached by SSH: keys pinned, sockets."""
+        return self.root / "ssh"
 
     @property
     def database(self) -> Path:

@@ -20,9 +20,10 @@ from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host
 from dstack_engine.reconcilers.containers import home_labels
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import cost_of
-from dstack_engine.records.updates import Finding, PruneReport
+from dstack_engine.records.updates import PruneReport
 
 logger = logging.getLogger(__name__)
 #: How often the reaper looks when nothing wakes it.

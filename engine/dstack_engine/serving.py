@@ -31,14 +31,16 @@ from dstack_engine.hosts.base import Examines, Host
 from dstack_engine.hosts.docker import DockerHost
 from dstack_engine.hosts.ports import is_taken, lowest_port
 from dstack_engine.hosts.process import ProcessHost
+from dstack_engine.hosts.remote import RemoteMachines
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.live import Live
 from dstack_engine.reconcilers.loop import Checkpoint, Clock, Loop, no_checkpoint, utc_now
 from dstack_engine.reconcilers.usage import UsageSampler
 from dstack_engine.reconcilers.wakes import WakeListener
 from dstack_engine.reconcilers.world import Gateway, World
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.offers import HostKind
-from dstack_engine.records.updates import PROTOCOL, Finding
+from dstack_engine.records.updates import PROTOCOL
 from dstack_engine.settings import load_settings
 from dstack_engine.store.store import Store
 
@@ -137,6 +139,7 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         live=live,
         blobs=BlobStore(home, FileLimits(settings.max_files, settings.files_limit_bytes)),
         hosts=hosts,
+        machines=RemoteMachines(),
         backends=Registry([local]),
         gateway=gateway,
         port_taken=is_taken,

@@ -22,7 +22,7 @@ from dstack_engine.hosts.docker_examination import examine, gives_gpus
 from dstack_engine.hosts.interpreters import OWN_VERSION, Interpreters
 from dstack_engine.hosts.process import ProcessHost
 from dstack_engine.hosts.process_examination import examine as examine_process
-from dstack_engine.records.updates import Finding
+from dstack_engine.records.findings import Finding
 from tests.hosts.engines import Engine
 
 

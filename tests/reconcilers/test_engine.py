@@ -31,7 +31,7 @@ from dstack_engine.settings import LocalSettings, Settings
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.parsing import configuration_from_dict
 from dstack_engine.store.store import Store
-from dstack_engine.testing import FakeBackend, FakeGatewayLink, FakeHost
+from dstack_engine.testing import FakeBackend, FakeGatewayLink, FakeHost, FakeMachines
 
 PATIENCE = 20.0
 SHAPE = MachineShape(cpus=4, memory_gb=16.0, disk_gb=500.0)
@@ -47,6 +47,7 @@ class Ground:
     def __init__(self, home: Home, max_jobs: int = 10) -> None:
         self.docker = FakeHost(kind=HostKind.DOCKER)
         self.process = FakeHost(kind=HostKind.PROCESS)
+        self.machines = FakeMachines()
         self.backend = FakeBackend("local", [an_offer(k) for k in HostKind])
         self.gateway = FakeGatewayLink(lambda report: self.world.heed(report))
         self.world = World(
@@ -56,6 +57,7 @@ class Ground:
             live=Live(),
             blobs=BlobStore(home),
             hosts={HostKind.DOCKER: self.docker, HostKind.PROCESS: self.process},
+            machines=self.machines,
             backends=Registry([self.backend]),
             gateway=self.gateway,
             port_taken=lambda port: port == 6666,

@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 import pytest
 
 from dstack_engine.records.events import Event, Progress, Stream
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.jobs import JobStatus
 from dstack_engine.records.offers import RefusalCount
 from dstack_engine.records.runs import RunReason, RunStatus
-from dstack_engine.records.updates import Finding
 from dstack_jupyter.rendering.events import events_html, events_text
 from dstack_jupyter.rendering.findings import findings_html, findings_text
 from dstack_jupyter.rendering.logs import log_html, log_text

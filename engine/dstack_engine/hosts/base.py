@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from dstack_engine.records.events import Stream
+from dstack_engine.records.findings import Finding
+from dstack_engine.records.instances import Instance
+from dstack_engine.records.machines import Examination
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.routes import Route
 from dstack_engine.records.sightings import Sighting, Usage
-from dstack_engine.records.updates import Finding
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class ContainerSpec:
     max_duration: timedelta | None = None
     #: Between the polite signal and the hard one.
     stop_grace: timedelta = timedelta(seconds=10)
+    #: Whether it has the machine's own network: nodes of a cluster reach each other by it.
+    host_network: bool = False
 
 
 class Files(Protocol):
@@ -152,6 +156,41 @@ class Host(Protocol):
         A relative *path* is of the project's root. Raises `NotFound` for a missing path or
         container.
         """
+
+
+class Machines(Protocol):
+    """The machines that are reached by SSH: looks into them, and gives the host on each.
+
+    Every method may block (each says how long), may be repeated, and is safe to call from many
+    threads. An instance that was never seen before is no error: it is reached then.
+    """
+
+    def examine(self, instance: Instance) -> Examination:
+        """Look into the machine, in 30 s at most; never raises for what is wrong with it.
+
+        What is wrong is in the findings, each with its fix; the first sight pins its host key.
+        """
+
+    def ping(self, instance: Instance) -> str | None:
+        """Return, in 5 s at most, why its Docker Engine does not answer; None where it does.
+
+        Reaches it anew where the connection was lost, and opens its forwards again.
+        """
+
+    def host(self, instance: Instance) -> Host:
+        """Return the host on that machine, the same for as long as this process lives."""
+
+    def release(self, instance: Instance) -> None:
+        """Take away all that is ours from the machine and this computer: containers, connection.
+
+        Raises `HostUnreachable`; `forget` is for a machine that will never answer again.
+        """
+
+    def forget(self, instance: Instance) -> None:
+        """Close the connection and forget the pinned host key; the machine is not asked."""
+
+    def close(self) -> None:
+        """End what belongs to this process only: connections stay, and are taken up again."""
 
 
 @runtime_checkable

@@ -50,9 +50,9 @@ from dstack_engine.hosts.docker_wire import DEFAULT_URL
 from dstack_engine.hosts.gpus import gpu_usage
 from dstack_engine.hosts.logs import DEFAULT_CAP
 from dstack_engine.records.events import Stream
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
-from dstack_engine.records.updates import Finding
 
 #: Seconds in which an engine that lives answers a ping.
 PING_TIMEOUT = 1.0

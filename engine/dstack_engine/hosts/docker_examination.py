@@ -19,7 +19,7 @@ from dstack_engine.errors import HostUnreachable
 from dstack_engine.hosts import docker_wire
 from dstack_engine.hosts.docker_errors import CONNECTION_ERRORS, unreachable
 from dstack_engine.hosts.gpus import seen_gpus
-from dstack_engine.records.updates import Finding
+from dstack_engine.records.findings import Finding
 
 #: Seconds for an answer to one question; an engine that lives takes less than 0.1.
 TIMEOUT = 3.0

@@ -40,9 +40,9 @@ from dstack_engine.hosts.process_examination import examine
 from dstack_engine.hosts.process_sightings import exited, killed_facts, time_of
 from dstack_engine.hosts.process_usage import UsageMeter
 from dstack_engine.records.events import Stream
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.sightings import Container, Sighting, Usage
-from dstack_engine.records.updates import Finding
 
 _ENGINE_FOLDER = str(Path(dstack_engine.__file__).resolve().parents[1])
 _BOOTSTRAP = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dstack_engine.hosts.gpus import seen_gpus
 from dstack_engine.hosts.interpreters import OWN_VERSION, Interpreters
-from dstack_engine.records.updates import Finding
+from dstack_engine.records.findings import Finding
 
 
 def examine(

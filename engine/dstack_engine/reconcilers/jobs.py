@@ -356,8 +356,7 @@ class JobReconciler:
         return self._world.home.logs / job.container
 
     def _host(self, job: Job) -> Host:
-        assert job.offer is not None, f"job {job.id} has no offer"
-        return self._world.hosts[job.offer.host]
+        return self._world.host_of(job)
 
     def _tell(self, job: Job, step: str, fraction: float | None, text: str) -> None:
         self._world.live.ring(progress=Progress(job.id, step, fraction, text))

@@ -12,10 +12,12 @@ from typing import Protocol
 
 from dstack_engine.backends.registry import Registry
 from dstack_engine.decisions import routes
+from dstack_engine.decisions.requirements import LOCAL
 from dstack_engine.decisions.scripts import finds_its_port
+from dstack_engine.errors import HostUnreachable
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.home import Home
-from dstack_engine.hosts.base import Host
+from dstack_engine.hosts.base import Host, Machines
 from dstack_engine.live import Live
 from dstack_engine.reconcilers.loop import (
     Activities,
@@ -72,7 +74,10 @@ class World:
     store: Store
     live: Live
     blobs: BlobStore
+    #: This computer's own.
     hosts: Mapping[HostKind, Host]
+    #: Those reached by SSH.
+    machines: Machines
     backends: Registry
     gateway: Gateway
     #: Tells whether a local port is in use by anything on this computer.
@@ -85,6 +90,19 @@ class World:
     loops: dict[str, Loop[str]] = field(default_factory=dict)
     #: Called by the gateway's link with every report, on its thread.
     heed: Callable[[GatewayReport], None] = hear_nothing
+
+    def host_of(self, job: Job) -> Host:
+        """Return the host that runs *job*, which has a place.
+
+        Raises `HostUnreachable` where its machine is not known any more.
+        """
+        assert job.offer is not None, f"job {job.id} has no offer"
+        if job.offer.backend == LOCAL:
+            return self.hosts[job.offer.host]
+        found = self.store.instance(job.instance or "")
+        if found is None:
+            raise HostUnreachable(f"the machine {job.instance} is not known any more")
+        return self.machines.host(found.record)
 
     def wake(self, loop: str, key: str) -> None:
         """Have *loop* look at *key* soon."""

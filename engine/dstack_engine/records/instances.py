@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NewType
+from typing import Literal, NewType
 
 from dstack_engine.enums import StrEnum
+from dstack_engine.records.machines import Examination, SshTarget
 from dstack_engine.records.offers import MachineShape, Offer
 
 #: Carried to the backend, so that asking twice gives one machine.
@@ -35,6 +36,27 @@ class Instance:
     since: datetime
     created_at: datetime
     reason: str | None = None
+    #: The fleet that it belongs to, and its number there.
+    fleet: str | None = None
+    number: int = 0
+    #: How it is reached; None on this computer.
+    ssh: SshTarget | None = None
+    #: The address by which its like reach it, where its owner wrote one.
+    internal_ip: str | None = None
+    #: Into how many equal parts it is split for several jobs; "auto": one a GPU, else one a CPU.
+    blocks: int | Literal["auto"] = 1
+    #: What was found when somebody looked into it last.
+    examination: Examination | None = None
+    #: Since when it does not answer, and why; None while it does.
+    unreachable_since: datetime | None = None
+    unreachable_why: str | None = None
+    #: Somebody wished it gone.
+    delete_requested_at: datetime | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Tell whether it answered when it was asked last."""
+        return self.unreachable_since is None
 
 
 @dataclass(frozen=True)

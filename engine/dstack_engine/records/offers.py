@@ -70,6 +70,12 @@ class Offer:
     #: What its user should know: defaults that it does not meet, a missing image.
     remarks: tuple[str, ...] = ()
     zone: str | None = None
+    #: The instance of ours that this offer is, where it is one already.
+    instance: str | None = None
+    #: The fleet of that instance.
+    fleet: str | None = None
+    #: Into how many equal parts that instance is split for several jobs.
+    blocks: int = 1
 
 
 @dataclass(frozen=True)

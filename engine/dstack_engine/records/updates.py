@@ -37,16 +37,6 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that `doctor` looked at."""
-
-    ok: bool
-    subject: str
-    text: str
-    fix: str | None = None
-
-
-@dataclass(frozen=True)
 class PruneReport:
     """What `prune` took away."""
 

@@ -8,6 +8,7 @@ from dstack_engine.testing.backends import FakeBackend
 from dstack_engine.testing.conditions import NOON, Failures, FakeClock
 from dstack_engine.testing.gateways import FakeGatewayLink
 from dstack_engine.testing.hosts import FakeContainer, FakeHost, FakeMachine
+from dstack_engine.testing.machines import FakeMachines
 
 __all__ = [
     "NOON",
@@ -18,4 +19,5 @@ __all__ = [
     "FakeGatewayLink",
     "FakeHost",
     "FakeMachine",
+    "FakeMachines",
 ]
