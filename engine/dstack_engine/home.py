@@ -6,6 +6,7 @@ engine writes the rest. Everything in it is the user's alone (folders 0700, file
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class Home:
         ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self
+
+    @property
+    def id(self) -> str:
+        """Return what tells this home from others, on machines that several use."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
 
     @property
     def config(self) -> Path:

@@ -16,10 +16,9 @@ from dstack_engine.backends.gpus import (
     KEEP_FAILURE,
     GpuReader,
     GpuReport,
-    nominal_memory,
     parse_gpus,
-    short_name,
 )
+from dstack_engine.records.gpu_models import nominal_memory, short_name
 from dstack_engine.records.offers import Gpu
 
 H200 = "GPU-5f1c, NVIDIA H200, 143771, Disabled, 9.0\n"

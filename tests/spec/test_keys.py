@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstack_engine.backends.gpus import _KNOWN
+from dstack_engine.records.gpu_models import KNOWN
 from dstack_engine.spec.configurations import CONFIGURATION_TYPES
 from dstack_engine.spec.gpu_names import GPU_NAMES
 from dstack_engine.spec.keys import KeyHelp, describe_key, find_keys
@@ -70,5 +70,5 @@ def test_a_key_of_yes_and_no_offers_both() -> None:
 
 
 def test_the_gpus_that_are_offered_include_all_that_this_computer_may_have() -> None:
-    assert not set(_KNOWN) - set(GPU_NAMES)
+    assert not set(KNOWN) - set(GPU_NAMES)
     assert len(set(GPU_NAMES)) == len(GPU_NAMES)

@@ -6,7 +6,6 @@ a while, and why is said beside the offer.
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import subprocess
@@ -15,6 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from dstack_engine.records.gpu_models import (
+    known_capability,
+    nominal_memory,
+    read_capability,
+    short_name,
+)
 from dstack_engine.records.offers import Gpu
 
 #: How long nvidia-smi may take, in seconds: without persistence mode the driver of eight GPUs
@@ -26,43 +31,6 @@ KEEP = 60.0
 
 #: How long a failure is remembered, in seconds, so that every plan does not wait for it.
 KEEP_FAILURE = 15.0
-
-#: What each model is sold with, in GB, and its compute capability (NVIDIA's data sheets and
-#: developer.nvidia.com/cuda-gpus, 2025-11). The driver keeps some of the memory and tells less,
-#: yet who asks 24GB means an L4.
-_KNOWN: dict[str, tuple[tuple[float, ...], tuple[int, int]]] = {
-    "A10": ((24,), (8, 6)),
-    "A100": ((40, 80), (8, 0)),
-    "A10G": ((24,), (8, 6)),
-    "A16": ((16,), (8, 6)),
-    "A2": ((16,), (8, 6)),
-    "A30": ((24,), (8, 0)),
-    "A40": ((48,), (8, 6)),
-    "A4000": ((16,), (8, 6)),
-    "A5000": ((24,), (8, 6)),
-    "A6000": ((48,), (8, 6)),
-    "B200": ((180, 192), (10, 0)),
-    "GH200": ((96, 144), (9, 0)),
-    "H100": ((64, 80, 96), (9, 0)),
-    "H100NVL": ((94,), (9, 0)),
-    "H200": ((141,), (9, 0)),
-    "H200NVL": ((141,), (9, 0)),
-    "L4": ((24,), (8, 9)),
-    "L40": ((48,), (8, 9)),
-    "L40S": ((48,), (8, 9)),
-    "P100": ((12, 16), (6, 0)),
-    "P4": ((8,), (6, 1)),
-    "P40": ((24,), (6, 1)),
-    "RTX3090": ((24,), (8, 6)),
-    "RTX4090": ((24,), (8, 9)),
-    "RTX5090": ((32,), (12, 0)),
-    "RTX6000Ada": ((48,), (8, 9)),
-    "T4": ((16,), (7, 5)),
-    "V100": ((16, 32), (7, 0)),
-}
-
-#: How much less than it is sold with a GPU may tell: a B200 of 192GB tells 179GB.
-_KEPT_BY_DRIVER = 0.1
 
 _FIELDS = ("uuid", "name", "memory.total", "mig.mode.current", "compute_cap")
 
@@ -156,50 +124,10 @@ def parse_gpus(text: str, fields: Sequence[str] = _FIELDS) -> GpuReport:
         elif row["mig.mode.current"].lower() == "enabled":
             remarks.append(f"one {name} is not offered: it is split into parts (MIG)")
         else:
-            capability = _capability(row.get("compute_cap", "")) or _known_capability(name)
+            capability = read_capability(row.get("compute_cap", "")) or known_capability(name)
             memory = nominal_memory(name, reported)
             gpus.append(Gpu(name, memory, "nvidia", row["uuid"], capability))
     return GpuReport(tuple(gpus), tuple(remarks))
-
-
-def short_name(full: str) -> str:
-    """Return a GPU's name as catalogs and configurations write it: `H100`, `RTX4090`, `L40S`."""
-    name = re.sub(r"\b(NVIDIA|Tesla|Quadro|GeForce|GRID|Graphics)\b", " ", full)
-    name = re.sub(r"\bMIG\b.*", " ", name)
-    name = re.sub(r"\bRTX (?=A\d)", " ", name)
-    name = re.sub(r"(?i)\bsuper\b", "SUPER", name)
-    name = re.sub(r"\bAda Generation\b", "Ada", name)
-    name = re.sub(r"\bBlackwell\b.*", " ", name)
-    # How it is built in or with how much memory belongs to the machine, not to the model.
-    name = re.sub(r"[ -](SXM\d*|PCIE?|PCIe|HBM\w*|NVLink|Laptop GPU|Design)\b", _built_in, name)
-    name = re.sub(r"[ -]\d+ ?GB\b", " ", name)
-    name = re.sub(r"-\d+[A-Z]?\b", " ", name)
-    return "".join(name.split())
-
-
-def _built_in(found: re.Match[str]) -> str:
-    return "Laptop" if found[1] == "Laptop GPU" else " "
-
-
-def nominal_memory(name: str, reported_mib: float) -> float:
-    """Return what the GPU is sold with, in GB, for what its driver reports, in MiB.
-
-    For a model that is not known, the reported size rounded up to a whole GB.
-    """
-    reported = reported_mib / 1024
-    for size in _KNOWN.get(name, ((), None))[0]:
-        if size * (1 - _KEPT_BY_DRIVER) <= reported <= size * 1.01:
-            return float(size)
-    return float(math.ceil(reported))
-
-
-def _known_capability(name: str) -> tuple[int, int] | None:
-    return _KNOWN[name][1] if name in _KNOWN else None
-
-
-def _capability(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", text)
-    return (int(found[1]), int(found[2])) if found else None
 
 
 def _number(text: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 
 from dstack_engine.decisions.scripts import (
@@ -61,7 +60,7 @@ def container_spec(run: Run, job: Job, home: Home) -> ContainerSpec:
 
 def home_labels(home: Home) -> dict[str, str]:
     """Return the labels that all containers of this home carry."""
-    return {HOME_LABEL: hashlib.sha256(str(home.root).encode()).hexdigest()[:16]}
+    return {HOME_LABEL: home.id}
 
 
 def repo_dir(job: Job, home: Home) -> str:
