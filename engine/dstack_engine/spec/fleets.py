@@ -1,9 +1,15 @@
-"""Fleets: named sets of machines, rented or reached by SSH."""
+"""Fleets: named sets of machines, rented or reached by SSH.
+
+What names a machine, a user or a key becomes a word of ssh's own configuration, so it is held to
+what can stand there as one word.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     Field,
@@ -20,7 +26,59 @@ from dstack_engine.spec.environment import Environment
 from dstack_engine.spec.ports import Port
 from dstack_engine.spec.profiles import ProfileParameters
 from dstack_engine.spec.resources import IntRange, Resources
-from dstack_engine.spec.scalars import SpecModel, Text, read_text, read_whole, shown, wrong
+from dstack_engine.spec.scalars import (
+    Mistake,
+    SpecModel,
+    Text,
+    raise_all,
+    read_text,
+    read_whole,
+    shown,
+    wrong,
+)
+
+_LONGEST_WORD: Final = 255
+_LONGEST_PATH: Final = 4096
+#: What ends, quotes or widens a word of ssh's configuration.
+_NO_WORD: Final = re.compile(r"""[\s"'\\#%$`\x00-\x1f\x7f]""")
+_NO_PATH: Final = re.compile(r"""["\\%$`\x00-\x1f\x7f]""")
+
+
+def _read_word(value: object) -> str:
+    text = read_text(value)
+    if not text or len(text) > _LONGEST_WORD or text.startswith("-"):
+        raise wrong(f"{shown(text)} cannot be a name that ssh takes")
+    if found := _NO_WORD.search(text):
+        raise wrong(f"cannot have {found[0]!r} in it")
+    return text
+
+
+def _read_hostname(value: object) -> str:
+    # A zone follows the % of an IPv6 address: fe80::1%eth0.
+    name, percent, zone = read_text(value).partition("%")
+    text = _read_word(name) + (f"%{_read_word(zone)}" if percent else "")
+    user, at, host = text.partition("@")
+    if at:
+        raise wrong(f"{shown(text)} is more than a name", f"write `hostname: {host}, user: {user}`")
+    if "/" in text:
+        raise wrong(f"{shown(text)} is not the name or address of a machine")
+    return text
+
+
+def _read_key_path(value: object) -> str:
+    text = read_text(value)
+    if not text.strip() or len(text) > _LONGEST_PATH:
+        raise wrong(f"{shown(text)} is not the path of a key")
+    if found := _NO_PATH.search(text):
+        raise wrong(f"cannot have {found[0]!r} in it: ssh would not find the key")
+    return text
+
+
+_TEXT: Final = WithJsonSchema({"type": ["string", "number"]}, mode="validation")
+#: A name or address of a machine, a user's name, a path: each one word for ssh.
+Hostname = Annotated[str, PlainValidator(_read_hostname), _TEXT]
+Word = Annotated[str, PlainValidator(_read_word), _TEXT]
+KeyPath = Annotated[str, PlainValidator(_read_key_path), _TEXT]
 
 
 def _read_blocks(value: object) -> int | str:
@@ -39,6 +97,12 @@ def _read_network(value: object) -> str:
     return text
 
 
+#: Where sshd listens unless told otherwise.
+SSH_PORT: Final = 22
+
+#: The most machines of one fleet.
+MOST_HOSTS: Final = 1000
+
 Blocks = Annotated[
     int | Literal["auto"],
     PlainValidator(_read_blocks),
@@ -49,23 +113,25 @@ Blocks = Annotated[
 class ProxyJump(SpecModel):
     """A machine through which others are reached."""
 
-    hostname: Text = Field(description="Name or address of the machine.")
+    hostname: Hostname = Field(description="Name or address of the machine.")
     port: Port | None = Field(default=None, description="SSH port; 22 if left out.")
-    user: Text = Field(description="User to log in as.")
-    identity_file: Text = Field(description="Private key to log in with.")
+    user: Word = Field(description="User to log in as.")
+    identity_file: KeyPath = Field(description="Private key to log in with.")
 
 
 class SshHost(SpecModel):
     """A machine reached by SSH: its name alone, or the keys below."""
 
-    hostname: Text = Field(description="Name or address of the machine.")
+    hostname: Hostname = Field(description="Name or address of the machine.")
     port: Port | None = Field(default=None, description="SSH port, where it differs.")
-    user: Text | None = Field(default=None, description="User to log in as, where it differs.")
-    identity_file: Text | None = Field(default=None, description="Private key, where it differs.")
+    user: Word | None = Field(default=None, description="User to log in as, where it differs.")
+    identity_file: KeyPath | None = Field(
+        default=None, description="Private key, where it differs."
+    )
     proxy_jump: ProxyJump | None = Field(
         default=None, description="Machine through which this one is reached."
     )
-    internal_ip: Text | None = Field(
+    internal_ip: Hostname | None = Field(
         default=None, description="Address by which the machines reach each other."
     )
     blocks: Blocks | None = Field(
@@ -91,9 +157,9 @@ class SshHost(SpecModel):
 class SshConfig(SpecModel):
     """The machines of a fleet that are reached by SSH."""
 
-    user: Text | None = Field(default=None, description="User to log in as.")
+    user: Word | None = Field(default=None, description="User to log in as.")
     port: Port | None = Field(default=None, description="SSH port; 22 if left out.")
-    identity_file: Text | None = Field(default=None, description="Private key to log in with.")
+    identity_file: KeyPath | None = Field(default=None, description="Private key to log in with.")
     proxy_jump: ProxyJump | None = Field(
         default=None, description="Machine through which the others are reached."
     )
@@ -108,6 +174,30 @@ class SshConfig(SpecModel):
     ) = Field(
         default=None, description="Private network that the machines share, as in `10.0.0.0/24`."
     )
+
+    @field_validator("hosts", mode="after")
+    @classmethod
+    def _some(cls, hosts: tuple[SshHost, ...]) -> tuple[SshHost, ...]:
+        if not hosts:
+            raise wrong("names no machine", "write at least one: `hosts: [10.0.0.5]`")
+        if len(hosts) > MOST_HOSTS:
+            raise wrong(f"names {len(hosts)} machines; {MOST_HOSTS} are the most")
+        return hosts
+
+    @model_validator(mode="after")
+    def _each_once(self) -> SshConfig:
+        seen: set[tuple[str, int]] = set()
+        doubles: list[Mistake] = []
+        for index, host in enumerate(self.hosts):
+            machine = (host.hostname.lower(), host.port or self.port or SSH_PORT)
+            if machine in seen:
+                doubles.append((("hosts", index), f"{host.hostname} is there twice", None))
+            seen.add(machine)
+        raise_all(doubles)
+        return self
+
+
+H = TypeVar("H", SshHost, SshConfig)
 
 
 class FleetConfiguration(ProfileParameters):
@@ -133,3 +223,41 @@ class FleetConfiguration(ProfileParameters):
         if isinstance(value, bool):
             raise wrong(f"must be a number or a range such as `0..2`, not {shown(value)}")
         return value
+
+
+def with_absolute_keys(configuration: FleetConfiguration, folder: Path) -> FleetConfiguration:
+    """Return *configuration* with every `identity_file` absolute, read from *folder*.
+
+    Called by whoever reads a fleet's cell or file, before it is sent: the engine has another
+    folder. ``~`` is the user's home. Whether the keys are there is not looked at.
+    """
+    config = configuration.ssh_config
+    if config is None:
+        return configuration
+    hosts = tuple(_absolute(host, folder) for host in config.hosts)
+    there = _absolute(config, folder).model_copy(update={"hosts": hosts})
+    return configuration.model_copy(update={"ssh_config": there})
+
+
+def key_paths(configuration: FleetConfiguration) -> list[str]:
+    """Return every `identity_file` that is written, jump hosts' too, each once."""
+    config = configuration.ssh_config
+    places: list[SshConfig | SshHost] = [] if config is None else [config, *config.hosts]
+    written = [place.identity_file for place in places]
+    written += [place.proxy_jump.identity_file for place in places if place.proxy_jump is not None]
+    return list(dict.fromkeys(path for path in written if path is not None))
+
+
+def _absolute(place: H, folder: Path) -> H:
+    update: dict[str, object] = {}
+    if place.identity_file is not None:
+        update["identity_file"] = _absolute_path(place.identity_file, folder)
+    jump = place.proxy_jump
+    if jump is not None:
+        path = _absolute_path(jump.identity_file, folder)
+        update["proxy_jump"] = jump.model_copy(update={"identity_file": path})
+    return place.model_copy(update=update)
+
+
+def _absolute_path(written: str, folder: Path) -> str:
+    return str(folder.absolute() / Path(written).expanduser())
