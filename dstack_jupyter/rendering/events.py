@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dstack_engine.records.events import Event
+from dstack_engine.records.fleets import Fleet
 from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job
 from dstack_jupyter.rendering.markup import Table, muted, section
@@ -38,6 +39,8 @@ def _row(event: Event) -> tuple[str, ...]:
         detail = f" ({record.detail})" if record.detail and record.reason else ""
         return at, "job", record.id, status, reason + detail
     if isinstance(record, Instance):
-        return at, "instance", record.name, status, record.reason or ""
+        return at, "instance", record.name, status, record.unreachable_why or record.reason or ""
+    if isinstance(record, Fleet):
+        return at, "fleet", record.name, status, ""
     reason = str(record.reason).replace("_", " ") if record.reason else ""
     return at, "run", record.name, status, reason

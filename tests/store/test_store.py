@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from dstack_engine.errors import Conflict, LeaseLost, NotFound, StoreTooNew
 from dstack_engine.records.events import Event
+from dstack_engine.records.fleets import Fleet, FleetStatus
 from dstack_engine.records.jobs import Job, JobId, JobStatus
 from dstack_engine.records.runs import Run, RunId, RunStatus
 from dstack_engine.spec.configurations import TaskConfiguration
+from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.store import schema, tables
 from dstack_engine.store.store import Store
 
@@ -40,7 +42,14 @@ def a_job(run: Run) -> Job:
     return Job(job_id, run.id, run.name, 0, 0, 1, JobStatus.SUBMITTED, NOON, NOON)
 
 
-def insert(store: Store, *records: Run | Job) -> None:
+def a_fleet(name: str = "lab", *hosts: str) -> Fleet:
+    wanted = FleetConfiguration.model_validate(
+        {"type": "fleet", "ssh_config": {"user": "ann", "hosts": hosts or ("a",)}}
+    )
+    return Fleet(name, wanted, FleetStatus.SUBMITTED, NOON, NOON)
+
+
+def insert(store: Store, *records: Run | Job | Fleet) -> None:
     with store.transaction(NOON) as transaction:
         for record in records:
             transaction.insert(record)
@@ -227,3 +236,42 @@ def test_what_is_nobody_elses_affair_is_saved_without_an_event(store: Store) -> 
         transaction.save(kept, after, told=False)
     assert store.run("fox").record == after
     assert store.last_sequence() == told
+
+
+def test_a_fleet_is_kept_told_of_and_its_name_is_given_once(store: Store) -> None:
+    insert(store, a_fleet())
+    kept = store.fleet("lab")
+    assert kept is not None
+    assert kept.record == a_fleet()
+    with store.transaction(NOON) as transaction:
+        transaction.save(kept, replace(kept.record, status=FleetStatus.TERMINATED))
+    assert [event.record.status for event in store.events(after=0)] == ["submitted", "terminated"]
+    assert [type(event.record) for event in store.events(after=0)] == [Fleet, Fleet]
+    assert (store.fleets(finished=False), store.fleet("other")) == ([], None)
+    with pytest.raises(Conflict, match="fleet named 'lab'"):
+        insert(store, a_fleet())
+
+
+def test_what_must_not_change_meanwhile_is_required_to_be_as_it_was_read(store: Store) -> None:
+    insert(store, a_fleet())
+    kept = store.fleet("lab")
+    assert kept is not None
+    with store.transaction(NOON) as transaction:
+        transaction.require(kept)
+        transaction.save(kept, replace(kept.record, status=FleetStatus.ACTIVE))
+    with pytest.raises(LeaseLost), store.transaction(NOON) as transaction:
+        transaction.require(kept)
+
+
+def test_a_database_of_the_version_before_is_brought_up_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "engine.db"
+    store = Store(path)
+    insert(store, a_run())
+    with store._writer.begin() as connection:
+        tables.fleets.drop(connection)
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    store.close()
+    store = Store(path)
+    insert(store, a_fleet())
+    assert (store.run("fox").record.name, len(store.fleets())) == ("fox", 1)
+    store.close()

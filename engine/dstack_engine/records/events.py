@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dstack_engine.enums import StrEnum
+from dstack_engine.records.fleets import Fleet
 from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import Run
@@ -45,7 +46,7 @@ class Event:
     sequence: int
     at: datetime
     #: The record as it was saved; environment left out.
-    record: Run | Job | Instance
+    record: Run | Job | Instance | Fleet
     #: The record is gone from the store (`delete`).
     deleted: bool = False
 

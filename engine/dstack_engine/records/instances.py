@@ -52,6 +52,8 @@ class Instance:
     unreachable_why: str | None = None
     #: Somebody wished it gone.
     delete_requested_at: datetime | None = None
+    #: It is to be let go without being asked: it will never answer again.
+    delete_forced: bool = False
 
     @property
     def reachable(self) -> bool:

@@ -10,7 +10,7 @@ from dstack_engine.records.publication import ModelUsage, ServiceReport
 from dstack_engine.records.sightings import Usage
 
 #: Client and engine must agree on it; raised by one with every change that breaks the other.
-PROTOCOL = 3
+PROTOCOL = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ModelView:
 
 @dataclass(frozen=True)
 class RecordChanged:
-    """A run, job or instance was saved."""
+    """A run, job, instance or fleet was saved."""
 
     cursor: str
     event: Event

@@ -12,7 +12,7 @@ from dstack_engine.errors import StoreTooNew
 from dstack_engine.store import tables
 
 #: The newest file in `migrations/versions`; a test holds them together.
-HEAD = "0001"
+HEAD = "0002"
 
 
 #: Where alembic notes the revision of a database, in its own form.

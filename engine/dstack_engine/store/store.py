@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from dstack_engine.errors import Conflict, DiskFull, LeaseLost, NotFound
 from dstack_engine.records.events import Event
+from dstack_engine.records.fleets import Fleet
 from dstack_engine.records.instances import Instance, InstanceStatus
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import Run
@@ -27,8 +28,8 @@ from dstack_engine.store import schema, tables
 
 logger = logging.getLogger(__name__)
 
-Record = Run | Job | Instance
-R = TypeVar("R", Run, Job, Instance)
+Record = Run | Job | Instance | Fleet
+R = TypeVar("R", Run, Job, Instance, Fleet)
 
 #: Events older than the newest so many are forgotten; a client that far behind starts anew.
 EVENTS_KEPT = 20_000
@@ -92,6 +93,14 @@ _INSTANCE: _Kind[Instance] = _Kind(
     },
 )
 
+_FLEET: _Kind[Fleet] = _Kind(
+    "fleet",
+    tables.fleets,
+    "name",
+    TypeAdapter(Fleet),
+    lambda fleet: {"name": fleet.name, "finished": fleet.finished},
+)
+
 
 def _kind_of(record: Record) -> _Kind[Any]:
     match record:
@@ -101,6 +110,8 @@ def _kind_of(record: Record) -> _Kind[Any]:
             return _JOB
         case Instance():
             return _INSTANCE
+        case Fleet():
+            return _FLEET
 
 
 class Store:
@@ -188,6 +199,16 @@ class Store:
         """Return instances; only (un)finished ones if *finished* says so."""
         condition = sa.true() if finished is None else tables.instances.c.finished == finished
         return self._read(_INSTANCE, condition)
+
+    def fleet(self, name: str) -> Kept[Fleet] | None:
+        """Return the fleet of that name, or None."""
+        found = self._read(_FLEET, tables.fleets.c.name == name)
+        return found[0] if found else None
+
+    def fleets(self, *, finished: bool | None = None) -> list[Kept[Fleet]]:
+        """Return fleets; only (un)finished ones if *finished* says so."""
+        condition = sa.true() if finished is None else tables.fleets.c.finished == finished
+        return self._read(_FLEET, condition)
 
     def events(self, *, after: int, run_id: str | None = None, limit: int = 1000) -> list[Event]:
         """Return events later than *after*, in order; of one run if *run_id* is given."""
@@ -289,6 +310,16 @@ class Transaction:
             self._append(kind, after)
         return Kept(after, kept.version + 1)
 
+    def require(self, kept: Kept[R]) -> None:
+        """Raise `LeaseLost` unless the record still is as it was read."""
+        kind = _kind_of(kept.record)
+        key = kind.table.c[kind.key]
+        found = self._connection.execute(
+            sa.select(kind.table.c.version).where(key == kind.columns(kept.record)[kind.key])
+        ).scalar()
+        if found != kept.version:
+            raise LeaseLost(f"The {kind.word} changed meanwhile; trying again.")
+
     def delete_run(self, run: Run) -> None:
         """Forget a run and its jobs; its events stay."""
         self._connection.execute(sa.delete(tables.jobs).where(tables.jobs.c.run_id == run.id))
@@ -306,7 +337,7 @@ class Transaction:
                 run_id: str | None = record.id
             case Job():
                 run_id = record.run_id
-            case Instance():
+            case Instance() | Fleet():
                 run_id = None
         result = self._connection.execute(
             sa.insert(tables.events).values(
@@ -322,7 +353,7 @@ class Transaction:
         self.events.append(Event(key[0], self._now, shown, deleted=deleted))
 
 
-_KINDS: dict[str, _Kind[Any]] = {kind.word: kind for kind in (_RUN, _JOB, _INSTANCE)}
+_KINDS: dict[str, _Kind[Any]] = {kind.word: kind for kind in (_RUN, _JOB, _INSTANCE, _FLEET)}
 
 
 def _event_of(row: Any) -> Event:

@@ -40,6 +40,15 @@ instances = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
 )
 
+fleets = sa.Table(
+    "fleets",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("finished", sa.Boolean, nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
 events = sa.Table(
     "events",
     metadata,
