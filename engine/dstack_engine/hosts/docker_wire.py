@@ -90,6 +90,34 @@ def ask(url: str, path: str, timeout: float) -> bytes | None:
         connection.close()
 
 
+def call(
+    url: str, method: str, path: str, body: object = None, *, timeout: float
+) -> tuple[int, bytes]:
+    """Return status and body of the engine's answer; *body* is bytes (a tar), else sent as JSON.
+
+    For short requests to an engine that may hang: *timeout* is in seconds. Raises what a lost
+    connection raises.
+    """
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
+    connection = PlainConnection(url, timeout=timeout)
+    try:
+        sent = None if body is None else content
+        connection.request(method, path, sent, {"Content-Type": kind})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def refusal(body: bytes) -> str:
+    """Return the engine's own words in the body of an answer that refuses."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, LookupError, TypeError):
+        return body[: 64 << 10].decode(errors="replace").strip()
+
+
 class LogStream:
     """A container's log as the engine sends it, read in large pieces.
 
@@ -238,10 +266,6 @@ def _raise_for_status(answer: HTTPResponse) -> None:
     """Raise the SDK's own error for a refusal, so that there is one kind to translate."""
     if answer.status < 400:
         return
-    body = answer.read(64 << 10)
-    try:
-        why = str(json.loads(body)["message"])
-    except (ValueError, LookupError, TypeError):
-        why = body.decode(errors="replace").strip() or answer.reason
+    why = refusal(answer.read(64 << 10)) or answer.reason
     kind = NotFound if answer.status == 404 else APIError
     raise kind(f"{answer.status} {answer.reason}", explanation=why)
