@@ -72,6 +72,33 @@ def there(
     )
 
 
+def ours(
+    name: str = "lab-0",
+    *,
+    cpus: int = 8,
+    memory_gb: float = 32.0,
+    disk_gb: float | None = 500.0,
+    gpus: tuple[Gpu, ...] = (),
+    blocks: int = 1,
+    availability: Availability = Availability.IDLE,
+) -> Offer:
+    """Return an offer of a fleet's machine that is reached by SSH; the name tells the fleet."""
+    fleet = name.rpartition("-")[0]
+    return Offer(
+        OfferId(f"ssh/{name}"),
+        "ssh",
+        fleet,
+        f"{name}.example",
+        HostKind.DOCKER,
+        MachineShape(cpus, memory_gb, disk_gb, gpus),
+        0.0,
+        availability=availability,
+        instance=name,
+        fleet=fleet,
+        blocks=blocks,
+    )
+
+
 def wants(
     text: str = "", *, type: str = "task", commands: str = "[python train.py]"
 ) -> RunConfiguration:

@@ -20,7 +20,7 @@ from dstack_engine.records.offers import (
     RefusalCount,
 )
 from dstack_engine.spec.parsing import configuration_from_dict
-from tests.decisions.samples import A100, MI300X, T4, TPU, gpus, here, there, wants
+from tests.decisions.samples import A100, MI300X, T4, TPU, gpus, here, ours, there, wants
 
 DOCKER, PROCESS = here(), here(HostKind.PROCESS)
 
@@ -321,7 +321,7 @@ def test_what_plain_processes_pass_over_is_remarked() -> None:
 # --- order and limits -------------------------------------------------------------------------
 
 
-def test_idle_comes_first_then_the_price_then_what_cannot_be_had() -> None:
+def test_ours_comes_first_then_the_price_then_what_cannot_be_had() -> None:
     offers = [
         there("gone", price=0.1, availability=Availability.NOT_AVAILABLE),
         there("busy", price=0.2, availability=Availability.BUSY),
@@ -329,17 +329,121 @@ def test_idle_comes_first_then_the_price_then_what_cannot_be_had() -> None:
         there("unsure", price=1.0, availability=Availability.UNKNOWN),
         PROCESS,
         DOCKER,
-        there("ours", price=5.0, availability=Availability.IDLE),
+        there("rented", price=5.0, availability=Availability.IDLE),
+        ours(),
     ]
     assert names("", *offers) == [
-        "aws/eu-west-1/ours",
         "local/docker",
         "local/process",
+        "ssh/lab-0",
+        "aws/eu-west-1/rented",
         "aws/eu-west-1/unsure",
         "aws/eu-west-1/dear",
         "aws/eu-west-1/busy",
         "aws/eu-west-1/gone",
     ]
+
+
+def test_who_asks_for_gpus_is_given_a_fleets_before_those_of_this_computer() -> None:
+    here_too, there_too = here(gpus=(A100,)), ours(gpus=(A100,))
+    assert names("resources: {gpu: 1}", here_too, there_too) == ["ssh/lab-0", "local/docker"]
+    assert names("resources: {gpu: 0}", here_too, there_too) == ["local/docker", "ssh/lab-0"]
+    assert names("", here_too, there_too) == ["local/docker", "ssh/lab-0"]
+
+
+def test_of_a_fleet_the_machine_with_the_fewest_gpus_is_first() -> None:
+    fleet = [ours("lab-0", gpus=gpus(T4, 4)), ours("lab-1", gpus=(T4,)), ours("lab-2")]
+    assert names("", *fleet) == ["ssh/lab-2", "ssh/lab-1", "ssh/lab-0"]
+    assert names("resources: {gpu: 1}", *fleet) == ["ssh/lab-1", "ssh/lab-0"]
+
+
+def test_a_fleets_machine_in_use_comes_after_what_can_be_rented_at_once() -> None:
+    busy = ours(availability=Availability.BUSY)
+    away = ours("lab-1", availability=Availability.NOT_AVAILABLE)
+    dear = there(disk_gb=200.0)
+    assert names("", away, busy, dear) == [dear.id, "ssh/lab-0", "ssh/lab-1"]
+
+
+# --- fleets -----------------------------------------------------------------------------------
+
+
+def test_of_a_fleets_machine_the_defaults_are_remarks_and_upper_bounds_are_limits() -> None:
+    small = ours(cpus=1, memory_gb=4.0, disk_gb=50.0)
+    found = plan(wants("resources: {cpu: 1}"), [small])
+    assert found.offers[0].remarks == (
+        "has 4GB of memory; the default is 8GB",
+        "has 50GB of disk free; the default is 100GB",
+    )
+    assert reasons("resources: {cpu: 1}", ours()) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("resources: {gpu: 1}", "asks 1 GPU; lab-0 has no GPU"),
+        ("resources: {cpu: 16..}", "asks at least 16 CPUs; lab-0 has 8"),
+        ("fleets: [other]", "fleets: other; lab-0 is in fleet lab"),
+        ("instance_name: lab-1", "instance_name is lab-1; this is lab-0"),
+        ("backends: [local]", "backends: local; its backend is ssh"),
+        ("volumes: ['data:/data']", "asks the volume data; lab-0 has no volumes"),
+        (
+            "volumes: ['/data:/data']",
+            "asks the folder /data of the machine; this version mounts no folders of lab-0",
+        ),
+        ("nodes: 2", "asks 2 nodes; fleet lab has 1 machine that fits"),
+    ],
+)
+def test_each_reason_against_a_fleets_machine_names_it(asked: str, reason: str) -> None:
+    assert reasons(asked, ours()) == (reason,)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "fleets: [lab, other]",
+        "instance_name: lab-0",
+        "backends: [remote]",
+        "backends: [ssh]",
+        "creation_policy: reuse",
+        "regions: [lab]",
+        "instance_types: [lab-0.example]",
+        "image: alpine",
+        "max_price: 0.01",
+    ],
+)
+def test_each_filter_that_a_fleets_machine_passes_lets_it_through(asked: str) -> None:
+    assert names(asked, ours()) == ["ssh/lab-0"]
+
+
+def test_unlike_gpus_of_one_machine_are_matched_one_by_one() -> None:
+    mixed = ours(gpus=(A100, T4))
+    for asked in ("A100", "T4", "16GB", "2", "{total_memory: 90GB.., count: 2}"):
+        assert reasons(f"resources: {{gpu: {asked}}}", mixed) == ()
+    assert reasons("resources: {gpu: 'A100:2'}", mixed) == (
+        "asks 2 A100 GPUs; lab-0 has 1 A100 of 80GB, 1 T4 of 16GB",
+    )
+
+
+def test_nodes_are_put_on_fleets_with_as_many_machines_that_fit() -> None:
+    lab = [ours(f"lab-{n}", gpus=(T4,)) for n in range(3)]
+    attic = [ours("attic-0", gpus=(T4,)), ours("attic-1")]
+    found = plan(wants("nodes: 2\nresources: {gpu: T4}"), [*lab, *attic, DOCKER])
+    assert [offer.id for offer in found.offers] == ["ssh/lab-0", "ssh/lab-1", "ssh/lab-2"]
+    assert {refusal.offer.id: refusal.reasons for refusal in found.refusals} == {
+        "local/docker": (
+            "asks 1 T4 GPU; this computer has no GPU",
+            "asks 2 nodes; this computer is one",
+        ),
+        "ssh/attic-0": ("asks 2 nodes; fleet attic has 1 machine that fits",),
+        "ssh/attic-1": ("asks 1 T4 GPU; attic-1 has no GPU",),
+    }
+
+
+def test_a_fleet_that_is_not_there_is_remarked() -> None:
+    found = plan(wants("fleets: [lap]"), [ours(), DOCKER])
+    assert found.remarks == ("fleet lap has no machine that is known; fleets with some: lab",)
+    assert "fleet lap has no machine" in str(no_offers(found))
+    assert plan(wants("fleets: [lab]"), [ours()]).remarks == ()
 
 
 def test_a_long_list_is_cut_and_counted() -> None:
@@ -484,6 +588,8 @@ _offers = st.builds(
     Offer,
     id=st.sampled_from(["a/b", "local/docker", "x"]).map(OfferId),
     backend=st.sampled_from(["local", "aws", "ssh"]),
+    fleet=st.sampled_from([None, "mine", "lab"]),
+    instance=st.sampled_from([None, "lab-0", "lab-1"]),
     region=st.sampled_from(["local", "eu-west-1"]),
     instance_type=st.sampled_from(["docker", "g5"]),
     host=st.sampled_from(HostKind),

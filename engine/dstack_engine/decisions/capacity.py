@@ -1,38 +1,46 @@
 """Whether a job gets a place now, what it holds there, or what it waits for. Pure.
 
 The job loop calls `place` for every submitted job, with all jobs that hold places and all that
-wait. This computer is shared by its jobs: CPUs and memory are reserved by the lower bounds that
-the author wrote, GPUs belong to one job at a time, and at most `max_jobs` run at once.
+wait. Every machine has a ledger: this computer is shared by its jobs (`ledgers`), a machine of a
+fleet belongs to one job or is split into blocks (`blocks`), all else is rented for one job. The
+nodes of one run get machines of one fleet, all at once (`clusters`).
 
 First come, first served within a priority: the queue is gone through in order, each waiting job
 ahead of ours takes in thought what fits it, and what it still lacks is kept for it. So a job is
 never overtaken for a GPU by a later one that asks for a GPU, too; a later one that asks for none
-need not wait for it.
+need not wait for it. Before everybody come the nodes of a run of which others have a place: their
+machines stand idle for them. For a machine that does not answer nothing else is kept waiting.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from dstack_engine.decisions import quantities
-from dstack_engine.decisions.gpus import choose_gpus, fits
-from dstack_engine.decisions.requirements import LOCAL, reasons_against
-from dstack_engine.decisions.scripts import PORT_VARIABLE, finds_its_port
-from dstack_engine.records.jobs import Job, JobStatus, Reservation
-from dstack_engine.records.offers import Availability, Gpu, HostKind, Offer
-from dstack_engine.spec.configurations import (
-    RunConfiguration,
-    ServiceConfiguration,
-    TaskConfiguration,
+from dstack_engine.decisions.blocks import BLOCKS, SplitMachine, standing
+from dstack_engine.decisions.clusters import (
+    ClusterKey,
+    Together,
+    group,
+    group_of,
+    key_of,
+    placed_nodes,
 )
-
-#: What is free may be short of what is reserved by this much, so that sums of floats compare.
-_EPSILON = 1e-6
-
-_GONE = frozenset({Availability.NO_QUOTA, Availability.NOT_AVAILABLE})
+from dstack_engine.decisions.ledgers import (
+    GONE,
+    Computer,
+    Holder,
+    Ledger,
+    Rented,
+    container_ports,
+)
+from dstack_engine.decisions.ownership import Site, name_of, nodes_of, site_of
+from dstack_engine.decisions.requirements import reasons_against, serving
+from dstack_engine.records.jobs import Job, JobStatus, Reservation
+from dstack_engine.records.offers import HostKind, Offer
+from dstack_engine.spec.configurations import RunConfiguration, ServiceConfiguration
 
 
 @dataclass(frozen=True)
@@ -78,260 +86,223 @@ def place(
     """Return where *job* runs and what it holds, why it waits, or why there is no place at all.
 
     *offers* are those that may be used, the best first, as their backends state them now; those
-    that the job has tried already are passed over. One of this computer that is not available now
-    (its Docker Engine does not answer) is waited for, unless the next one has room. *jobs* are all
-    that are not finished; *queue* is everything that waits, this job perhaps among it. Routes and
-    image are left to the caller.
+    that the job has tried already are passed over. A machine of ours that is not available now
+    (it, or its Docker Engine, does not answer) is waited for, unless the next one has room. *jobs*
+    are all that are not finished; *queue* is everything that waits, this job perhaps among it.
+    *max_jobs* run on this computer at once. Routes and image are left to the caller.
     """
     ours = Queued(job, wanted, tuple(offers))
-    computer = _Computer.with_jobs(jobs, max_jobs)
-    for other in sorted(queue, key=_turn):
-        if other.job.id != job.id and _turn(other) < _turn(ours):
-            computer.serve(other)
-    return computer.find_place(ours)
+    ground = _Ground(jobs, max_jobs)
+    turn = ground.turn(ours)
+    for other in sorted(queue, key=ground.turn):
+        if other.job.id != job.id and ground.turn(other) < turn:
+            ground.serve(other)
+    return ground.find_place(ours)
 
 
-def reserve(wanted: RunConfiguration, gpus: Sequence[Gpu] = ()) -> Reservation:
-    """Return what a job of *wanted* holds: written lower bounds; written upper bounds limit it."""
-    resources = wanted.resources
-    wrote_cpu, wrote_memory = resources.wrote("cpu"), resources.wrote("memory")
-    return Reservation(
-        cpus=float(resources.cpu.min or 0) if wrote_cpu else 0.0,
-        memory_gb=(resources.memory.min or 0.0) if wrote_memory else 0.0,
-        gpus=tuple(gpu.uuid for gpu in gpus if gpu.uuid is not None),
-        cpu_limit=_limit(resources.cpu.max) if wrote_cpu else None,
-        memory_limit_gb=_limit(resources.memory.max) if wrote_memory else None,
-        shm_gb=_limit(resources.shm_size),
-    )
-
-
-def _limit(size: float | None) -> float | None:
-    """Return a limit that can be set; `inf` is none, and the language lets `nan` and -1 through."""
-    return size if size is not None and 0 < size < math.inf else None
-
-
-def _turn(queued: Queued) -> tuple[int, datetime, str]:
-    """Return the key that sorts the queue: the highest priority first, then who came first."""
-    return -(queued.wanted.priority or 0), queued.job.submitted_at, queued.job.id
-
-
-@dataclass(frozen=True)
-class _Lack:
-    """Something that a job asks and does not get now: what, and the sentence for it."""
-
-    resource: str
-    why: str
-
-
-@dataclass(frozen=True)
-class _Amount:
-    """Something that is reserved by amount, and how it is said."""
-
-    resource: str
-    of: Callable[[Reservation], float]
-    words: Callable[[float], str]
-    number: Callable[[float], str]
-
-
-_CPUS = _Amount(
-    "CPU",
-    lambda held: held.cpus,
-    lambda amount: quantities.count_of(amount, "CPU"),
-    lambda amount: f"{amount:g}",
-)
-_MEMORY = _Amount(
-    "memory",
-    lambda held: held.memory_gb,
-    lambda amount: f"{quantities.size(amount)} of memory",
-    quantities.size,
-)
-
-
-@dataclass(frozen=True)
-class _Holder:
-    """Somebody who has a place here, and what of it."""
-
-    name: str
-    held: Reservation
-    host: HostKind
-    #: Ports of this computer that a plain process listens on.
-    ports: frozenset[int]
+def as_they_stand(offers: Iterable[Offer], jobs: Iterable[Job]) -> list[Offer]:
+    """Return *offers*, those of fleets as idle or busy as *jobs*, all unfinished, leave them."""
+    ground = _Ground(jobs, max_jobs=0)
+    return [
+        replace(offer, availability=standing(offer, ground.ledger(offer).holders))
+        if site_of(offer) is Site.FLEET
+        else offer
+        for offer in offers
+    ]
 
 
 @dataclass
-class _Computer:
-    """This computer as its jobs share it, while one decision is made."""
+class _Ground:
+    """All machines as their jobs share them, while one decision is made."""
 
+    jobs: Iterable[Job]
     max_jobs: int
-    #: Jobs that hold something here, those served in thought included.
-    holders: list[_Holder] = field(default_factory=list)
-    #: Resources that somebody ahead lacks, and who; nobody behind takes of them.
-    kept: dict[str, str] = field(default_factory=dict)
+    #: What nodes of each attempt hold already, and what others ahead take in thought.
+    nodes: dict[ClusterKey, list[Offer]] = field(init=False)
+    _ledgers: dict[str, Ledger] = field(default_factory=dict)
+    _begun: frozenset[ClusterKey] = field(init=False)
 
-    @classmethod
-    def with_jobs(cls, jobs: Iterable[Job], max_jobs: int) -> _Computer:
-        """Return the computer with all *jobs* that have a place on it."""
-        computer = cls(max_jobs)
+    def __post_init__(self) -> None:
+        jobs = [job for job in self.jobs if job.status is not JobStatus.SUBMITTED]
+        self.nodes = placed_nodes(jobs)
+        self._begun = frozenset(self.nodes)
         for job in jobs:
-            if job.offer is None or job.offer.backend != LOCAL or job.finished:
-                continue
-            if job.status is not JobStatus.SUBMITTED:
-                ports = frozenset(p for r in job.routes for p in (r.local_port, r.container_port))
+            if job.offer is not None and not job.finished:
+                several = len(self.nodes[key_of(job)]) > 1
                 held = job.reservation or Reservation()
-                computer.holders.append(_Holder(job.run_name, held, job.offer.host, ports))
-        return computer
+                ports = _own_ports(job, in_machines_network=several)
+                self.ledger(job.offer).holders.append(Holder(job.run_name, held, job.offer, ports))
+
+    def ledger(self, offer: Offer) -> Ledger:
+        """Return the machine's ledger; one of its own for what would be rented."""
+        site = site_of(offer)
+        key = "local" if site is Site.HERE else name_of(offer)
+        if site is Site.RENTED and offer.instance is None:
+            return Rented()
+        if key not in self._ledgers:
+            here = site is Site.HERE
+            self._ledgers[key] = Computer(self.max_jobs) if here else SplitMachine()
+        return self._ledgers[key]
+
+    def turn(self, queued: Queued) -> tuple[bool, int, datetime, str]:
+        """Return the key that sorts the queue.
+
+        First the nodes whose siblings have a place, then the highest priority, then who came first.
+        """
+        job, alone = queued.job, nodes_of(queued.wanted) == 1
+        waits_alone = alone or key_of(job) not in self._begun
+        return waits_alone, -(queued.wanted.priority or 0), job.submitted_at, job.id
 
     def serve(self, queued: Queued) -> None:
-        """Give a job ahead of ours what fits it, or keep for it what it lacks."""
-        placed = self.find_place(queued)
-        if isinstance(placed, Placed):
-            if placed.offer.backend == LOCAL:
-                name, host = queued.job.run_name, placed.offer.host
-                ports = container_ports(queued.wanted)
-                self.holders.append(_Holder(name, placed.reservation, host, ports))
-        elif isinstance(placed, Wait):
-            for offer in _possible(queued):
-                for lack in self.lacks(queued, offer):
-                    self.kept.setdefault(lack.resource, queued.job.run_name)
+        """Give a job ahead of ours what fits it, or keep for it what it lacks.
+
+        The first node of several takes for all of them.
+        """
+        found = self._find(queued)
+        if isinstance(found, list):
+            for offer in found:
+                self._hold(queued, offer)
+        elif isinstance(found, Wait) and not self._waits_for_first_node(queued):
+            self._keep(queued)
 
     def find_place(self, queued: Queued) -> Placed | Wait | NoPlace:
         """Return the first offer that has room, or why there is none."""
+        found = self._find(queued)
+        if not isinstance(found, list):
+            return found
+        offer = found[0]
+        return Placed(offer, self.ledger(offer).reserve(queued.wanted, offer))
+
+    def _find(self, queued: Queued) -> list[Offer] | Wait | NoPlace:
+        """Return the offer to take, or one for each node where none of them has a place yet."""
         possible = _possible(queued)
         if not possible:
             return NoPlace(_no_place(queued))
-        waits = None
-        for offer in possible:
-            lacks = self.lacks(queued, offer)
+        if nodes_of(queued.wanted) == 1:
+            return self._first_with_room(queued, self._spread(queued, possible))
+        placed = self.nodes.get(key_of(queued.job), ())
+        if placed:
+            return self._beside(queued, possible, placed)
+        if self._waits_for_first_node(queued):
+            return Wait("waits for node 0: all nodes are placed at once")
+        return self._together(queued, possible)
+
+    def _first_with_room(self, queued: Queued, offers: Sequence[Offer]) -> list[Offer] | Wait:
+        waits = ""
+        for offer in offers:
+            lacks = self.ledger(offer).lacks(queued.wanted, offer)
             if not lacks:
-                return Placed(offer, self._reservation(queued.wanted, offer))
-            waits = waits or Wait("; ".join(lack.why for lack in lacks))
-        assert waits is not None
-        return waits
+                return [offer]
+            waits = waits or "; ".join(lack.why for lack in lacks)
+        others = len({_machine(offer) for offer in offers}) - 1
+        if others:
+            waits += f"; or for {'another machine' if others == 1 else f'{others} others'}"
+        return Wait(waits)
 
-    def lacks(self, queued: Queued, offer: Offer) -> list[_Lack]:
-        """Return everything that the job would have to wait for on *offer*."""
-        if offer.availability is Availability.BUSY:
-            return [_Lack(f"offer {offer.id}", f"waits for {offer.id}: it is in use")]
-        if offer.backend != LOCAL:
-            return []
-        if offer.availability in _GONE:
-            why = f"waits for {offer.id}: it does not answer at present"
-            return [_Lack(f"offer {offer.id}", why)]
-        asked, shape = reserve(queued.wanted), offer.shape
-        found = [
-            self._turn_lack(),
-            self._amount_lack(_CPUS, asked, shape.cpus),
-            self._amount_lack(_MEMORY, asked, shape.memory_gb),
-            self._gpu_lack(queued.wanted, offer),
-            self._port_lack(queued.wanted, offer),
+    def _spread(self, queued: Queued, offers: list[Offer]) -> list[Offer]:
+        """Return *offers* with those machines of fleets first that have fewest of its replicas.
+
+        Whatever else there is keeps its turn.
+        """
+        if not isinstance(queued.wanted, ServiceConfiguration):
+            return offers
+        counts: Counter[str] = Counter()
+        for offer in offers:
+            names = [holder.name for holder in self.ledger(offer).holders]
+            counts[_machine(offer)] = names.count(queued.job.run_name)
+        fleet = [offer for offer in offers if site_of(offer) is Site.FLEET]
+        turns = iter(sorted(fleet, key=lambda offer: counts[_machine(offer)]))
+        return [next(turns) if site_of(offer) is Site.FLEET else offer for offer in offers]
+
+    def _beside(
+        self, queued: Queued, possible: list[Offer], placed: Sequence[Offer]
+    ) -> list[Offer] | Wait | NoPlace:
+        """Return another machine of the fleet where the run's other nodes are."""
+        where, taken = group_of(placed[0]), {one.instance for one in placed if one.instance}
+        left = [o for o in possible if group_of(o) == where and o.instance not in taken]
+        if not left:
+            node = queued.job.node
+            return NoPlace(f"fleet {where} has no other machine for node {node} that fits")
+        return self._first_with_room(queued, left)
+
+    def _together(self, queued: Queued, possible: list[Offer]) -> list[Offer] | Wait | NoPlace:
+        """Return a machine for each node in the first fleet that has room for all of them."""
+        waits, never = None, []
+        for one in self._groups(queued, possible):
+            if not one.can_ever:
+                never.append(one.too_few)
+            elif (places := one.places) is not None:
+                return places
+            else:
+                full = [offer for offer in one.machines if offer not in one.free]
+                why = [
+                    "; ".join(lack.why for lack in self.ledger(offer).lacks(queued.wanted, offer))
+                    for offer in full
+                ]
+                waits = waits or Wait(one.waits(why))
+        return waits or NoPlace("; ".join(never))
+
+    def _groups(self, queued: Queued, possible: list[Offer]) -> list[Together]:
+        nodes = nodes_of(queued.wanted)
+        return [
+            Together(
+                nodes, offers, [o for o in offers if not self.ledger(o).lacks(queued.wanted, o)]
+            )
+            for offers in group(possible).values()
         ]
-        return [lack for lack in found if lack is not None]
 
-    def _turn_lack(self) -> _Lack | None:
-        running = len(self.holders)
-        if running >= self.max_jobs:
-            why = f"waits for its turn: {running} of {self.max_jobs} jobs run on this computer"
-            return _Lack("turn", f"{why} (`max_jobs` in config.yml)")
-        if "turn" in self.kept:
-            return _Lack("turn", f"waits for its turn: run {self.kept['turn']} is before it")
-        return None
+    def _waits_for_first_node(self, queued: Queued) -> bool:
+        several = nodes_of(queued.wanted) > 1
+        return several and queued.job.node > 0 and key_of(queued.job) not in self.nodes
 
-    def _amount_lack(self, amount: _Amount, asked: Reservation, total: float) -> _Lack | None:
-        need = amount.of(asked)
-        if need <= 0:
-            return None
-        words = f"waits for {amount.words(need)}"
-        holders = [holder for holder in self.holders if amount.of(holder.held) > 0]
-        used = sum(amount.of(holder.held) for holder in holders)
-        if need > total - used + _EPSILON:
-            who = ", ".join(holder.name for holder in holders)
-            of = f"{amount.number(used)} of {amount.number(total)}"
-            return _Lack(amount.resource, f"{words}: {of} are reserved by {who}")
-        if amount.resource in self.kept:
-            return _Lack(amount.resource, f"{words}: run {self.kept[amount.resource]} is before it")
-        return None
+    def _hold(self, queued: Queued, offer: Offer) -> None:
+        ledger, wanted = self.ledger(offer), queued.wanted
+        several = nodes_of(wanted) > 1
+        shares = several or offer.host is HostKind.PROCESS
+        ports = container_ports(wanted) if shares else frozenset()
+        held = ledger.reserve(wanted, offer)
+        ledger.holders.append(Holder(queued.job.run_name, held, offer, ports))
+        self.nodes.setdefault(key_of(queued.job), []).append(offer)
 
-    def _gpu_lack(self, wanted: RunConfiguration, offer: Offer) -> _Lack | None:
-        spec = wanted.resources.gpu
-        if spec is None or choose_gpus((), spec) is not None:
-            return None
-        least = spec.count.min or 1
-        words = f"waits for {quantities.count_of(least, 'GPU')}"
-        if choose_gpus(self._free_gpus(offer), spec) is None:
-            fitting = [gpu for gpu in offer.shape.gpus if fits(gpu, spec)]
-            taken = self._taken_gpus()
-            used = [gpu for gpu in fitting if gpu.uuid in taken]
-            who = ", ".join(dict.fromkeys(taken[gpu.uuid] for gpu in used if gpu.uuid))
-            verb = "is" if len(used) == 1 else "are"
-            why = f"{words}: {len(used)} of {len(fitting)} {verb} in use by run {who}"
-            return _Lack("GPU", why)
-        if "GPU" in self.kept:
-            return _Lack("GPU", f"{words}: run {self.kept['GPU']} is before it")
-        return None
-
-    def _port_lack(self, wanted: RunConfiguration, offer: Offer) -> _Lack | None:
-        if offer.host is not HostKind.PROCESS:
-            return None
-        # Plain processes share this computer's ports, whatever local port they are reached by.
-        asked = container_ports(wanted)
-        for holder in self.holders:
-            for port in sorted(asked & holder.ports if holder.host is HostKind.PROCESS else ()):
-                why = f"waits for port {port}: in use by run {holder.name}{_port_advice(wanted)}"
-                return _Lack(f"port {port}", why)
-        for port in sorted(asked):
-            if f"port {port}" in self.kept:
-                who = self.kept[f"port {port}"]
-                return _Lack(f"port {port}", f"waits for port {port}: run {who} is before it")
-        return None
-
-    def _taken_gpus(self) -> dict[str, str]:
-        return {uuid: holder.name for holder in self.holders for uuid in holder.held.gpus}
-
-    def _free_gpus(self, offer: Offer) -> list[Gpu]:
-        taken = self._taken_gpus()
-        return [gpu for gpu in offer.shape.gpus if gpu.uuid not in taken]
-
-    def _reservation(self, wanted: RunConfiguration, offer: Offer) -> Reservation:
-        if offer.backend != LOCAL:
-            return Reservation(shm_gb=_limit(wanted.resources.shm_size))
-        spec = wanted.resources.gpu
-        gpus = choose_gpus(self._free_gpus(offer), spec) if spec is not None else ()
-        return reserve(wanted, gpus or ())
+    def _keep(self, queued: Queued) -> None:
+        """Keep what the job lacks on every machine where it may be; all that several nodes need."""
+        name, possible = queued.job.run_name, _possible(queued)
+        if nodes_of(queued.wanted) > 1 and key_of(queued.job) not in self.nodes:
+            for one in self._groups(queued, possible):
+                answering = [o for o in one.machines if o.availability not in GONE]
+                if len(answering) >= one.nodes:
+                    for offer in answering:
+                        self.ledger(offer).kept.setdefault(BLOCKS, name)
+            return
+        for offer in possible:
+            for lack in self.ledger(offer).lacks(queued.wanted, offer):
+                self.ledger(offer).kept.setdefault(lack.resource, name)
 
 
-def container_ports(wanted: RunConfiguration) -> frozenset[int]:
-    """Return the ports that the run's program listens on."""
-    if isinstance(wanted, ServiceConfiguration) and not finds_its_port(wanted):
-        return frozenset({wanted.port.container_port})
-    if not isinstance(wanted, TaskConfiguration):
-        return frozenset()
-    return frozenset(port.container_port for port in wanted.ports)
+def _machine(offer: Offer) -> str:
+    """Return what two offers of one machine have in common."""
+    return "local" if site_of(offer) is Site.HERE else name_of(offer)
 
 
-def _port_advice(wanted: RunConfiguration) -> str:
-    if not isinstance(wanted, ServiceConfiguration):
-        return ""
-    return (
-        f". Replicas that are plain processes share this computer's ports: "
-        f"have the program listen on ${PORT_VARIABLE}, which is another one for each"
-    )
+def _own_ports(job: Job, *, in_machines_network: bool) -> frozenset[int]:
+    """Return the ports of the machine itself on which the job listens, as far as it is known."""
+    if job.offer is not None and job.offer.host is HostKind.PROCESS:
+        return frozenset(p for r in job.routes for p in (r.local_port, r.container_port))
+    if in_machines_network:
+        return frozenset(route.container_port for route in job.routes)
+    return frozenset()
 
 
 def _possible(queued: Queued) -> list[Offer]:
     """Return the offers that the job has not tried and that serve it as they are now."""
     tried = {attempt.offer for attempt in queued.job.tried}
-    return [
-        offer
-        for offer in queued.offers
-        if offer.id not in tried
-        and not _is_sold_out(offer)
-        and not reasons_against(queued.wanted, offer)
-    ]
+    left = [one for one in queued.offers if one.id not in tried and not _is_sold_out(one)]
+    return serving(queued.wanted, left)
 
 
 def _is_sold_out(offer: Offer) -> bool:
-    # This computer's Docker Engine comes back when it is restarted; a cloud's machine may not.
-    return offer.availability in _GONE and offer.backend != LOCAL
+    # Our own machines come back when they are started again; a cloud's may not.
+    return offer.availability in GONE and not site_of(offer).owned
 
 
 def _no_place(queued: Queued) -> str:

@@ -46,18 +46,26 @@ def fits(gpu: Gpu, wanted: GpuSpec) -> bool:
     return gpu.vendor == "google" or (has_memory(gpu, wanted) and has_capability(gpu, wanted))
 
 
-def choose_gpus(free: Sequence[Gpu], wanted: GpuSpec) -> tuple[Gpu, ...] | None:
+def choose_gpus(
+    free: Sequence[Gpu], wanted: GpuSpec, *, share: int | None = None
+) -> tuple[Gpu, ...] | None:
     """Return the GPUs of *free* that a job takes: as few and as small as it asks; None if too few.
 
-    At least one is taken where the count has no lower bound; a count from 0 takes none unless
-    `total_memory` needs some.
+    Of a *share* of a machine that is the job's own anyway it takes as many as it asks, up to that
+    many. At least one is taken where the count has no lower bound; a count from 0 takes none of
+    what is shared by amount, unless `total_memory` needs some.
     """
-    fitting = sorted((gpu for gpu in free if fits(gpu, wanted)), key=lambda gpu: gpu.memory_gb)
+    fitting = sorted(
+        (gpu for gpu in free if fits(gpu, wanted)), key=lambda gpu: (gpu.memory_gb, gpu.name)
+    )
     least = wanted.count.min
     if least is None:
         least = min(1, wanted.count.max or 0)
-    most = len(fitting) if wanted.count.max is None else min(wanted.count.max, len(fitting))
-    for number in range(least, most + 1):
+    most = len(fitting) if share is None else min(share, len(fitting))
+    if wanted.count.max is not None:
+        most = min(wanted.count.max, most)
+    numbers = range(least, most + 1)
+    for number in numbers if share is None else reversed(numbers):
         for start in range(len(fitting) - number + 1):
             chosen = tuple(fitting[start : start + number])
             if wanted.total_memory is None or total_memory(chosen) in wanted.total_memory:

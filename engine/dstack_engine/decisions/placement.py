@@ -19,14 +19,10 @@ from itertools import chain, repeat
 from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
-from dstack_engine.decisions.requirements import (
-    LOCAL,
-    READ_BY_IDENTITY,
-    READ_PRICE,
-    Demand,
-    demands_of,
-    remarks_on,
-)
+from dstack_engine.decisions.clusters import demand_of_nodes
+from dstack_engine.decisions.demands import READ_BY_IDENTITY, READ_PRICE, Demand
+from dstack_engine.decisions.ownership import LOCAL, SSH, Site, nodes_of
+from dstack_engine.decisions.requirements import demands_of, remarks_on
 from dstack_engine.errors import NoOffers
 from dstack_engine.records.offers import (
     Availability,
@@ -56,10 +52,14 @@ _RANKS = {
 
 _read_backend = attrgetter("backend")
 
+#: What offers are ordered by, and where each is found again.
+_Rank = tuple[int, int, tuple[int, int], float, bool, int, int]
+
 
 class _Sorted(NamedTuple):
     """Some offers, each with the bits of the demands that it fails."""
 
+    site: Site
     offers: Sequence[Offer]
     demands: tuple[Demand, ...]
     failed: list[int]
@@ -89,17 +89,19 @@ def plan(
     *limit* offers and *limit* refusals are named (those of this computer, then the nearest misses);
     the totals count all.
     """
-    here, there = (_sort(wanted, some, local=local) for some, local in _by_place(offers))
-    best = nsmallest(limit, chain(_ranking(here, 0), _ranking(there, 1)))
-    chosen = [(here, there)[side].offers[index] for *_, side, index in best]
-    total = here.tally[0] + there.tally[0]
+    sides = [_sort(wanted, some, site) for site, some in _by_site(offers).items()]
+    turns = _turns(wanted)
+    rankings = (_ranking(some, turns[some.site], side) for side, some in enumerate(sides))
+    best = nsmallest(limit, chain.from_iterable(rankings))
+    chosen = [sides[side].offers[index] for *_, side, index in best]
+    total = sum(some.tally[0] for some in sides)
     return Plan(
         offers=tuple(_with_remarks(wanted, offer) for offer in chosen),
-        refusals=(*_refusals(here, limit), *_refusals(there, limit))[:limit],
+        refusals=tuple(chain.from_iterable(_refusals(some, limit) for some in sides))[:limit],
         total_offers=total,
         total_refused=len(offers) - total,
-        refused_by=_refused_by((here, there)),
-        remarks=_remarks(wanted, offers, configured),
+        refused_by=_refused_by(sides),
+        remarks=(*_backend_remarks(wanted, offers, configured), *_fleet_remarks(wanted, offers)),
     )
 
 
@@ -128,21 +130,30 @@ def _told_refusals(refusals: Iterable[Refusal]) -> Iterator[str]:
         yield from (f"    {reason}" for reason in reasons)
 
 
-def _by_place(offers: Sequence[Offer]) -> Iterator[tuple[Sequence[Offer], bool]]:
-    """Yield the offers of this computer, then all others; each with whether it is local."""
-    places = list(map(_read_backend, offers))
-    if LOCAL not in places:
-        yield (), True
-        yield offers, False
-        return
-    yield [offer for offer, place in zip(offers, places, strict=True) if place == LOCAL], True
-    yield [offer for offer, place in zip(offers, places, strict=True) if place != LOCAL], False
+def _by_site(offers: Sequence[Offer]) -> dict[Site, Sequence[Offer]]:
+    """Return the offers of this computer, those of fleets, and all others."""
+    backends = list(map(_read_backend, offers))
+    if not {LOCAL, SSH} & set(backends):
+        return {Site.RENTED: offers}
+    pairs = list(zip(offers, backends, strict=True))
+    return {
+        Site.HERE: [offer for offer, backend in pairs if backend == LOCAL],
+        Site.FLEET: [offer for offer, backend in pairs if backend == SSH],
+        Site.RENTED: [offer for offer, backend in pairs if backend not in (LOCAL, SSH)],
+    }
 
 
-def _sort(wanted: RunConfiguration, offers: Sequence[Offer], *, local: bool) -> _Sorted:
-    demands = demands_of(wanted, local=local) if offers else ()
+def _sort(wanted: RunConfiguration, offers: Sequence[Offer], site: Site) -> _Sorted:
+    demands = demands_of(wanted, site) if offers else ()
     failed = _failed(offers, demands)
-    return _Sorted(offers, demands, failed, Counter(failed))
+    if offers and site is Site.FLEET and nodes_of(wanted) > 1:
+        fitting = [offer for offer, bits in zip(offers, failed, strict=True) if not bits]
+        demand = demand_of_nodes(nodes_of(wanted), fitting)
+        alone = _column(offers, demand.read, [(1 << len(demands), demand)])
+        # Whatever else keeps a machine out is said alone: it is why its fleet has too few.
+        failed = [bits or more for bits, more in zip(failed, alone, strict=True)]
+        demands = (*demands, demand)
+    return _Sorted(site, offers, demands, failed, Counter(failed))
 
 
 def _failed(offers: Sequence[Offer], demands: Sequence[Demand]) -> list[int]:
@@ -176,19 +187,35 @@ def _bits(value: object, demands: Sequence[tuple[int, Demand]]) -> int:
     return sum(bit for bit, demand in demands if not demand.meets(value))
 
 
-def _ranking(some: _Sorted, side: int) -> Iterable[tuple[int, float, int, int, int]]:
+def _turns(wanted: RunConfiguration) -> dict[Site, int]:
+    gpu = wanted.resources.gpu
+    asks_gpus = gpu is not None and gpu.count.max != 0
+    first, second = (Site.FLEET, Site.HERE) if asks_gpus else (Site.HERE, Site.FLEET)
+    return {first: 0, second: 1, Site.RENTED: 2}
+
+
+def _ranking(some: _Sorted, turn: int, side: int) -> Iterable[_Rank]:
     indices = some.fitting
     fitting = [some.offers[index] for index in indices]
     # An enumeration's members are hashed in Python, so they are told apart by identity here.
     ranks = {id(member): rank for member, rank in _RANKS.items()}
+    if some.site is Site.HERE:  # it stands ready, whoever uses it, too
+        ranks[id(Availability.AVAILABLE)] = ranks[id(Availability.IDLE)]
+    fleet = some.site is Site.FLEET
     return zip(
         [ranks[id(offer.availability)] for offer in fitting],
+        repeat(turn),
+        map(_size, fitting) if fleet else repeat((0, 0)),
         map(READ_PRICE, fitting),
         [offer.host is not HostKind.DOCKER for offer in fitting],
         repeat(side),
         indices,
         strict=False,
     )
+
+
+def _size(offer: Offer) -> tuple[int, int]:
+    return len(offer.shape.gpus), offer.shape.cpus
 
 
 def _refusals(some: _Sorted, limit: int) -> list[Refusal]:
@@ -208,10 +235,10 @@ def _refusals(some: _Sorted, limit: int) -> list[Refusal]:
     return [some.refusal(index) for *_, index in best]
 
 
-def _refused_by(both: Iterable[_Sorted]) -> tuple[RefusalCount, ...]:
+def _refused_by(sides: Iterable[_Sorted]) -> tuple[RefusalCount, ...]:
     """Return how many offers each demand removed, the most first; an offer counts for each."""
     counts: Counter[str] = Counter()
-    for some in both:
+    for some in sides:
         for bits, number in some.tally.items():
             for asked in {d.asked for n, d in enumerate(some.demands) if bits >> n & 1}:
                 counts[asked] += number
@@ -224,7 +251,7 @@ def _with_remarks(wanted: RunConfiguration, offer: Offer) -> Offer:
     return replace(offer, remarks=(*offer.remarks, *remarks)) if remarks else offer
 
 
-def _remarks(
+def _backend_remarks(
     wanted: RunConfiguration, offers: Iterable[Offer], configured: Iterable[str]
 ) -> tuple[str, ...]:
     if not wanted.backends:
@@ -240,3 +267,17 @@ def _remarks(
     verb = "is" if len(missing) == 1 else "are"
     known = ", ".join(sorted(there)) or "none"
     return (f"{', '.join(missing)} {verb} not configured; configured: {known}",)
+
+
+def _fleet_remarks(wanted: RunConfiguration, offers: Iterable[Offer]) -> tuple[str, ...]:
+    if not wanted.fleets:
+        return ()
+    there = {offer.fleet for offer in offers if offer.fleet is not None}
+    missing = [name for name in dict.fromkeys(wanted.fleets) if name not in there]
+    if not missing:
+        return ()
+    word, verb = ("fleet", "has") if len(missing) == 1 else ("fleets", "have")
+    known = ", ".join(sorted(there)) or "none"
+    return (
+        f"{word} {', '.join(missing)} {verb} no machine that is known; fleets with some: {known}",
+    )

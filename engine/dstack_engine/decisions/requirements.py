@@ -1,160 +1,139 @@
 """What a run demands of an offer, each demand with the sentence that says why an offer fails it.
 
 `placement.plan` runs the demands over whole catalogs, `capacity.place` over the few offers that a
-user agreed to. Pure. On this computer only what the author wrote is demanded, and upper bounds
-are limits that its hosts set on the job; the language's own defaults become remarks.
+user agreed to. Pure. Of this computer and of machines of one's own only what the author wrote is
+demanded, and upper bounds are limits that their hosts set on the job; the language's own defaults
+become remarks. Demands that say whose machine it may be are in `ownership`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dstack_engine.decisions import gpus, quantities
-from dstack_engine.decisions.scripts import PORT_VARIABLE, finds_its_port
-from dstack_engine.records.offers import Availability, Gpu, HostKind, MachineShape, Offer
-from dstack_engine.spec.configurations import (
-    RunConfiguration,
-    ServiceConfiguration,
-    effective_spot_policy,
+from dstack_engine.decisions.demands import READ_SHAPE, Demand
+from dstack_engine.decisions.ownership import (
+    Site,
+    abilities,
+    filters,
+    machine_words,
+    process_remarks,
+    site_of,
+    volume_remarks,
 )
+from dstack_engine.records.offers import Gpu, HostKind, MachineShape, Offer
+from dstack_engine.spec.configurations import RunConfiguration
 from dstack_engine.spec.resources import Gpu as GpuSpec
 from dstack_engine.spec.resources import IntRange, MemoryRange
-
-#: The backend that is this computer; its machine is here whether it is used or not.
-LOCAL = "local"
-
-#: dstack's older name for machines of one's own, reached by SSH.
-_BACKEND_NAMES = {"remote": "ssh"}
-
-_OURS = frozenset({Availability.IDLE, Availability.BUSY})
 
 #: A test of a single GPU.
 _Has = Callable[[Gpu], bool]
 
-READ_SHAPE = attrgetter("shape")
-READ_PRICE = attrgetter("price")
 
-#: What is read of offers and compared by identity: hashing it would cost more than it saves.
-READ_BY_IDENTITY = frozenset({READ_SHAPE})
-
-
-@dataclass(frozen=True)
-class Demand:
-    """One thing that an offer must satisfy."""
-
-    #: What is asked, to count by: ``asks 4 CPUs``, ``max_price is $2.00``.
-    asked: str
-    #: What the demand looks at, the same object for all demands that look at the same.
-    read: Callable[[Offer], Any]
-    #: Whether what was read satisfies the demand.
-    meets: Callable[[Any], bool]
-    #: The sentence for an offer that does not.
-    reason: Callable[[Offer], str]
-
-
-def demands_of(wanted: RunConfiguration, *, local: bool) -> tuple[Demand, ...]:
-    """Return all that *wanted* demands of an offer of this computer (*local*) or elsewhere."""
-    found = [*_resources(wanted, local=local), *_filters(wanted)]
-    if local:
-        found += _this_computer(wanted)
-    return tuple(found)
+def demands_of(wanted: RunConfiguration, site: Site) -> tuple[Demand, ...]:
+    """Return all that *wanted* demands of an offer of that *site*."""
+    resources = _resources(wanted, owned=site.owned)
+    return (*resources, *filters(wanted), *abilities(wanted, site))
 
 
 def reasons_against(wanted: RunConfiguration, offer: Offer) -> tuple[str, ...]:
     """Return why *offer* does not serve *wanted*, one sentence a reason; empty when it does."""
-    demands = demands_of(wanted, local=offer.backend == LOCAL)
+    demands = demands_of(wanted, site_of(offer))
     return tuple(d.reason(offer) for d in demands if not d.meets(d.read(offer)))
 
 
+def serving(wanted: RunConfiguration, offers: Iterable[Offer]) -> list[Offer]:
+    """Return those of *offers* that serve *wanted*, in their order."""
+    demands: dict[Site, tuple[Demand, ...]] = {}
+    found = []
+    for offer in offers:
+        site = site_of(offer)
+        if site not in demands:
+            demands[site] = demands_of(wanted, site)
+        if all(demand.meets(demand.read(offer)) for demand in demands[site]):
+            found.append(offer)
+    return found
+
+
 def remarks_on(wanted: RunConfiguration, offer: Offer) -> tuple[str, ...]:
-    """Return what the author should know of an offer of this computer that serves *wanted*."""
-    if offer.backend != LOCAL:
+    """Return what the author should know of an offer of ours that serves *wanted*."""
+    if not site_of(offer).owned:
         return ()
     remarks = [*_unmet_defaults(wanted, offer.shape)]
     if offer.host is HostKind.PROCESS:
-        remarks += _process_remarks(wanted)
-    remarks += [
-        f"the folder {mount.instance_path} is not mounted at {mount.path}: this version mounts none"
-        for mount in wanted.volumes
-        if mount.instance_path is not None and mount.optional
-    ]
-    return tuple(remarks)
+        remarks += process_remarks(wanted)
+    return (*remarks, *volume_remarks(wanted))
 
 
 def _is_tpu(shape: MachineShape) -> bool:
     return bool(shape.gpus) and shape.gpus[0].vendor == "google"
 
 
-def _machine(offer: Offer) -> str:
-    return "this computer" if offer.backend == LOCAL else "it"
-
-
-def _lower(wanted: IntRange | MemoryRange, *, local: bool) -> Callable[[float], bool]:
-    """Return the test of a size or number; this computer's own may be more than the most asked.
+def _lower(wanted: IntRange | MemoryRange, *, owned: bool) -> Callable[[float], bool]:
+    """Return the test of a size or number; a machine of our own may have more than the most asked.
 
     A most of nothing is no limit that could be set, so no machine will do.
     """
     low, most = wanted.min, wanted.max
-    if not local:
+    if not owned:
         return wanted.__contains__
     possible = most is None or most > 0
     return lambda value: possible and (low is None or value >= low)
 
 
-def _resources(wanted: RunConfiguration, *, local: bool) -> Iterator[Demand]:
+def _resources(wanted: RunConfiguration, *, owned: bool) -> Iterator[Demand]:
     resources = wanted.resources
     # Of a TPU machine only the TPU is compared: catalogs do not state the rest of it.
     tpu_will_do = resources.gpu is not None
-    if not local or resources.wrote("cpu"):
-        yield _cpu(resources.cpu, tpu_will_do=tpu_will_do, local=local)
-    if not local or resources.wrote("memory"):
-        yield _memory(resources.memory, tpu_will_do=tpu_will_do, local=local)
-    if resources.disk is not None and (not local or resources.wrote("disk")):
-        yield _disk(resources.disk.size, local=local)
+    if not owned or resources.wrote("cpu"):
+        yield _cpu(resources.cpu, tpu_will_do=tpu_will_do, owned=owned)
+    if not owned or resources.wrote("memory"):
+        yield _memory(resources.memory, tpu_will_do=tpu_will_do, owned=owned)
+    if resources.disk is not None and (not owned or resources.wrote("disk")):
+        yield _disk(resources.disk.size, owned=owned)
     if resources.gpu is not None:
-        yield from _gpus(resources.gpu, local=local)
+        yield from _gpus(resources.gpu, owned=owned)
 
 
-def _cpu(wanted: IntRange, *, tpu_will_do: bool, local: bool) -> Demand:
-    enough = _lower(wanted, local=local)
+def _cpu(wanted: IntRange, *, tpu_will_do: bool, owned: bool) -> Demand:
+    enough = _lower(wanted, owned=owned)
     asked = f"asks {quantities.cpus(wanted)}"
     return Demand(
         asked,
         READ_SHAPE,
         lambda shape: enough(shape.cpus) or (tpu_will_do and _is_tpu(shape)),
-        lambda offer: f"{asked}; {_machine(offer)} has {offer.shape.cpus}",
+        lambda offer: f"{asked}; {machine_words(offer)} has {offer.shape.cpus}",
     )
 
 
-def _memory(wanted: MemoryRange, *, tpu_will_do: bool, local: bool) -> Demand:
-    enough = _lower(wanted, local=local)
+def _memory(wanted: MemoryRange, *, tpu_will_do: bool, owned: bool) -> Demand:
+    enough = _lower(wanted, owned=owned)
     asked = f"asks {quantities.sizes(wanted)} of memory"
     return Demand(
         asked,
         READ_SHAPE,
         lambda shape: enough(shape.memory_gb) or (tpu_will_do and _is_tpu(shape)),
-        lambda offer: f"{asked}; {_machine(offer)} has {quantities.size(offer.shape.memory_gb)}",
+        lambda offer: (
+            f"{asked}; {machine_words(offer)} has {quantities.size(offer.shape.memory_gb)}"
+        ),
     )
 
 
-def _disk(wanted: MemoryRange, *, local: bool) -> Demand:
-    enough = _lower(wanted, local=local)
+def _disk(wanted: MemoryRange, *, owned: bool) -> Demand:
+    enough = _lower(wanted, owned=owned)
     asked = f"asks {quantities.sizes(wanted)} of disk"
-    free = " free" if local else ""
+    free = " free" if owned else ""
     return Demand(
         asked,
         READ_SHAPE,
         lambda shape: shape.disk_gb is None or enough(shape.disk_gb),
         lambda offer: (
-            f"{asked}; {_machine(offer)} has {quantities.size(offer.shape.disk_gb or 0)}{free}"
+            f"{asked}; {machine_words(offer)} has {quantities.size(offer.shape.disk_gb or 0)}{free}"
         ),
     )
 
 
-def _gpus(wanted: GpuSpec, *, local: bool) -> Iterator[Demand]:
+def _gpus(wanted: GpuSpec, *, owned: bool) -> Iterator[Demand]:
     asked = f"asks {quantities.gpus(wanted)}"
     yield Demand(
         asked,
@@ -166,16 +145,18 @@ def _gpus(wanted: GpuSpec, *, local: bool) -> Iterator[Demand]:
     yield Demand(
         asked,
         READ_SHAPE,
-        lambda shape: _refused_already(shape, wanted) or _enough_gpus(shape, wanted, local=local),
-        lambda offer: f"{asked}; {_machine(offer)} has {_listed(offer.shape.gpus, _full_name)}",
+        lambda shape: _refused_already(shape, wanted) or _enough_gpus(shape, wanted, owned=owned),
+        lambda offer: (
+            f"{asked}; {machine_words(offer)} has {_listed(offer.shape.gpus, _full_name)}"
+        ),
     )
 
 
 def _why_no_gpu(offer: Offer) -> str:
-    # This computer's offers come with remarks where its GPUs could not be offered.
-    if offer.backend == LOCAL and offer.remarks:
+    # Our own machines' offers come with remarks where their GPUs could not be offered.
+    if site_of(offer).owned and offer.remarks:
         return ", ".join(offer.remarks)
-    return f"{_machine(offer)} has no GPU"
+    return f"{machine_words(offer)} has no GPU"
 
 
 def _gpu_aspect(asked: str, has: _Has, shown: Callable[[Gpu], str]) -> Demand:
@@ -183,7 +164,7 @@ def _gpu_aspect(asked: str, has: _Has, shown: Callable[[Gpu], str]) -> Demand:
         asked,
         READ_SHAPE,
         lambda shape: not shape.gpus or _is_tpu(shape) or _any(shape.gpus, has),
-        lambda offer: f"{asked}; {_machine(offer)} has {_listed(offer.shape.gpus, shown)}",
+        lambda offer: f"{asked}; {machine_words(offer)} has {_listed(offer.shape.gpus, shown)}",
     )
 
 
@@ -220,10 +201,10 @@ def _refused_already(shape: MachineShape, wanted: GpuSpec) -> bool:
     return not _is_tpu(shape) and not all(_any(shape.gpus, has) for has in tests)
 
 
-def _enough_gpus(shape: MachineShape, wanted: GpuSpec, *, local: bool) -> bool:
+def _enough_gpus(shape: MachineShape, wanted: GpuSpec, *, owned: bool) -> bool:
     if _is_tpu(shape):
         return gpus.fits(shape.gpus[0], wanted)
-    if local:
+    if owned:
         return gpus.choose_gpus(shape.gpus, wanted) is not None
     if len(shape.gpus) not in wanted.count or not gpus.fits(shape.gpus[0], wanted):
         return False
@@ -254,136 +235,6 @@ def _listed(given: Sequence[Gpu], shown: Callable[[Gpu], str]) -> str:
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
-_READ_BACKEND = attrgetter("backend")
-_READ_REGION = attrgetter("region")
-_READ_ZONE = attrgetter("zone")
-_READ_TYPE = attrgetter("instance_type")
-_READ_SPOT = attrgetter("spot")
-_READ_ID = attrgetter("id")
-_READ_HOST = attrgetter("host")
-
-
-def _filters(wanted: RunConfiguration) -> Iterator[Demand]:
-    if wanted.backends is not None:
-        names = [_BACKEND_NAMES.get(name, name) for name in wanted.backends]
-        yield _among("backends", names, _READ_BACKEND, "its backend is")
-    if wanted.regions is not None:
-        yield _among("regions", wanted.regions, _READ_REGION, "its region is")
-    if wanted.availability_zones is not None:
-        yield _among("availability_zones", wanted.availability_zones, _READ_ZONE, "its zone is")
-    if wanted.instance_types is not None:
-        yield _among("instance_types", wanted.instance_types, _READ_TYPE, "its type is")
-    if wanted.max_price is not None:
-        yield _price(wanted.max_price)
-    yield from _spot(wanted)
-    yield from _ownership(wanted)
-
-
-def _among(
-    key: str, names: Sequence[str], read: Callable[[Offer], str | None], is_words: str
-) -> Demand:
-    allowed = {name.lower() for name in names}
-    listed = ", ".join(names) or "empty"
-    return Demand(
-        f"{key}: {listed}",
-        read,
-        lambda value: value is not None and value.lower() in allowed,
-        lambda offer: f"{key}: {listed}; {is_words} {read(offer) or 'not known'}",
-    )
-
-
-def _price(most: float) -> Demand:
-    asked = f"max_price is {quantities.price(most)}"
-    return Demand(
-        asked,
-        READ_PRICE,
-        most.__ge__,
-        lambda offer: f"costs {quantities.price(offer.price)}/h; {asked}",
-    )
-
-
-def _spot(wanted: RunConfiguration) -> Iterator[Demand]:
-    policy = effective_spot_policy(wanted)
-    if policy == "auto":
-        return
-    yield Demand(
-        f"spot_policy is {policy}",
-        _READ_SPOT,
-        lambda spot: spot == (policy == "spot"),
-        lambda offer: (
-            f"spot_policy is {policy}; {_machine(offer)} is a spot machine"
-            if offer.spot
-            else f"spot_policy is {policy}; {_machine(offer)} is not a spot machine"
-        ),
-    )
-
-
-def _ownership(wanted: RunConfiguration) -> Iterator[Demand]:
-    if wanted.creation_policy == "reuse":
-        # This computer is there already, and so are our own instances.
-        yield Demand(
-            "creation_policy is reuse",
-            _read_ownership,
-            bool,
-            lambda _: "creation_policy is reuse; it would have to be rented",
-        )
-    if wanted.instance_name is not None:
-        name = wanted.instance_name
-        yield Demand(
-            f"instance_name is {name}",
-            _READ_ID,
-            lambda offer_id: offer_id.rpartition("/")[2] == name,
-            lambda offer: f"instance_name is {name}; this is {offer.id}",
-        )
-    if wanted.fleets is not None:
-        names = ", ".join(wanted.fleets)
-        yield Demand(
-            f"fleets: {names}",
-            _READ_BACKEND,
-            lambda _: False,
-            lambda offer: f"fleets: {names}; {_machine(offer)} is in no fleet",
-        )
-
-
-def _read_ownership(offer: Offer) -> bool:
-    return offer.backend == LOCAL or offer.availability in _OURS
-
-
-def _this_computer(wanted: RunConfiguration) -> Iterator[Demand]:
-    nodes = getattr(wanted, "nodes", 1)
-    if nodes > 1:
-        yield _never(f"asks {nodes} nodes", "this computer is one")
-    for mount in wanted.volumes:
-        if mount.name is not None:
-            yield _never(f"asks the volume {mount.name}", "this computer has no volumes")
-        elif not mount.optional:
-            asked = f"asks the folder {mount.instance_path} of the machine"
-            yield _never(asked, "this version mounts no folders of this computer")
-    if wanted.type == "dev-environment":
-        words = "plain processes run tasks and services only"
-        yield _docker_only(f"is a {wanted.type}", words)
-    if wanted.image is not None:
-        yield _docker_only(f"asks the image {wanted.image}", "a plain process has no image")
-    if wanted.entrypoint is not None:
-        yield _docker_only("asks an entrypoint", "a plain process has none")
-    if wanted.registry_auth is not None:
-        yield _docker_only("gives registry_auth", "a plain process has no image to pull")
-    if wanted.privileged:
-        yield _docker_only("asks to be privileged", "a plain process has the rights that you have")
-    if wanted.user is not None:
-        yield _docker_only(f"asks the user {wanted.user}", "a plain process runs as you")
-
-
-def _never(asked: str, why: str) -> Demand:
-    return Demand(asked, _READ_BACKEND, lambda _: False, lambda _: f"{asked}; {why}")
-
-
-def _docker_only(asked: str, why: str) -> Demand:
-    return Demand(
-        asked, _READ_HOST, lambda host: host is HostKind.DOCKER, lambda _: f"{asked}; {why}"
-    )
-
-
 def _unmet_defaults(wanted: RunConfiguration, shape: MachineShape) -> Iterator[str]:
     resources = wanted.resources
     if not resources.wrote("cpu") and shape.cpus < (resources.cpu.min or 0):
@@ -396,22 +247,3 @@ def _unmet_defaults(wanted: RunConfiguration, shape: MachineShape) -> Iterator[s
     if not resources.wrote("disk") and shape.disk_gb is not None and shape.disk_gb < least:
         has = quantities.size(shape.disk_gb)
         yield f"has {has} of disk free; the default is {quantities.size(least)}"
-
-
-def _process_remarks(wanted: RunConfiguration) -> Iterator[str]:
-    if wanted.resources.shm_size is not None:
-        yield "shm_size is not set: plain processes share this computer's /dev/shm"
-    if wanted.wrote("home_dir"):
-        yield "home_dir is not used: plain processes keep your own home folder"
-    if wanted.nvcc:
-        yield "nvcc is the one of this computer, if it has one"
-    if isinstance(wanted, ServiceConfiguration) and _shares_a_port(wanted):
-        port = wanted.port.container_port
-        yield (
-            f"only one replica at a time can listen on port {port}: have the program listen on "
-            f"${PORT_VARIABLE}, which is another one for each"
-        )
-
-
-def _shares_a_port(wanted: ServiceConfiguration) -> bool:
-    return wanted.replicas.max > 1 and not finds_its_port(wanted)

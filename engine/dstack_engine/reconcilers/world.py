@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dstack_engine.backends.registry import Registry
 from dstack_engine.decisions import routes
-from dstack_engine.decisions.requirements import LOCAL
+from dstack_engine.decisions.ownership import LOCAL
 from dstack_engine.decisions.scripts import finds_its_port
 from dstack_engine.errors import HostUnreachable
 from dstack_engine.files.blobs import BlobStore

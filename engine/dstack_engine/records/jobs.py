@@ -114,6 +114,8 @@ class Reservation:
     cpu_limit: float | None = None
     memory_limit_gb: float | None = None
     shm_gb: float | None = None
+    #: How many of the equal parts into which its machine is split; 0 where that is not split.
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
