@@ -9,10 +9,12 @@ import pytest
 from dstack_engine.backends.base import Backend
 from dstack_engine.backends.gpus import GpuReport
 from dstack_engine.backends.local import LocalBackend
+from dstack_engine.backends.ssh import SshBackend
 from dstack_engine.errors import BackendError
-from dstack_engine.records.instances import InstanceName
+from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
+from dstack_engine.records.machines import Examination, SshTarget
 from dstack_engine.records.offers import HostKind, MachineShape, Offer, OfferId
-from dstack_engine.testing import FakeBackend
+from dstack_engine.testing import NOON, FakeBackend
 
 NAME = InstanceName("fox-0-0-1")
 
@@ -40,7 +42,27 @@ def local_backend() -> Backend:
     return LocalBackend(lambda: True, gpus=GpuReport)
 
 
-@pytest.fixture(params=[fake_backend, local_backend])
+def ssh_backend() -> Backend:
+    """A fleet of one machine, whose name the tests ask by."""
+    shape = MachineShape(8, 32.0)
+    offer = Offer(
+        OfferId(f"ssh/{NAME}"), "ssh", "lab", "10.0.0.5", HostKind.DOCKER, shape, 0.0, instance=NAME
+    )
+    machine = Instance(
+        NAME,
+        "ssh",
+        offer,
+        InstanceStatus.IDLE,
+        NOON,
+        NOON,
+        fleet="lab",
+        ssh=SshTarget("10.0.0.5"),
+        examination=Examination(NOON, (), shape),
+    )
+    return SshBackend(lambda: [machine])
+
+
+@pytest.fixture(params=[fake_backend, local_backend, ssh_backend])
 def backend(request: pytest.FixtureRequest) -> Backend:
     make: Callable[[], Backend] = request.param
     return make()
@@ -72,7 +94,7 @@ def test_asked_twice_for_one_name_it_gives_one_machine(backend: Backend, offer: 
     assert backend.create(offer, NAME).name == backend.create(offer, NAME).name
     backend.terminate(NAME)
     machine = backend.describe(NAME)
-    assert machine is None or backend.name == "local"
+    assert machine is None or backend.name in ("local", "ssh")  # which rent nothing
 
 
 def test_a_machine_becomes_ready_while_it_is_looked_at(backend: Backend, offer: Offer) -> None:
@@ -102,6 +124,8 @@ def test_an_offer_of_another_backend_is_refused_or_unknown(backend: Backend, off
         backend.sold_out.add(offer.id)
         foreign = offer
     else:
-        foreign = Offer(**{**vars(offer), "id": OfferId("aws/g5"), "backend": "aws"})
+        foreign = Offer(
+            **{**vars(offer), "id": OfferId("aws/g5"), "backend": "aws", "instance": None}
+        )
     with pytest.raises(BackendError):
         backend.create(foreign, NAME)

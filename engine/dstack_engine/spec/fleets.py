@@ -186,10 +186,12 @@ class SshConfig(SpecModel):
 
     @model_validator(mode="after")
     def _each_once(self) -> SshConfig:
-        seen: set[tuple[str, int]] = set()
+        seen: set[tuple[str, int, str]] = set()
         doubles: list[Mistake] = []
         for index, host in enumerate(self.hosts):
-            machine = (host.hostname.lower(), host.port or self.port or SSH_PORT)
+            jump = host.proxy_jump or self.proxy_jump
+            through = jump.hostname.lower() if jump is not None else ""
+            machine = (host.hostname.lower(), host.port or self.port or SSH_PORT, through)
             if machine in seen:
                 doubles.append((("hosts", index), f"{host.hostname} is there twice", None))
             seen.add(machine)
