@@ -120,6 +120,7 @@ class _Ground:
     #: What nodes of each attempt hold already, and what others ahead take in thought.
     nodes: dict[ClusterKey, list[Offer]] = field(init=False)
     _ledgers: dict[str, Ledger] = field(default_factory=dict)
+    #: The attempts of which a node has a place in truth.
     _begun: frozenset[ClusterKey] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,9 +181,8 @@ class _Ground:
             return NoPlace(_no_place(queued))
         if nodes_of(queued.wanted) == 1:
             return self._first_with_room(queued, self._spread(queued, possible))
-        placed = self.nodes.get(key_of(queued.job), ())
-        if placed:
-            return self._beside(queued, possible, placed)
+        if key_of(queued.job) in self._begun:
+            return self._beside(queued, possible)
         if self._waits_for_first_node(queued):
             return Wait("waits for node 0: all nodes are placed at once")
         return self._together(queued, possible)
@@ -214,10 +214,9 @@ class _Ground:
         turns = iter(sorted(fleet, key=lambda offer: counts[_machine(offer)]))
         return [next(turns) if site_of(offer) is Site.FLEET else offer for offer in offers]
 
-    def _beside(
-        self, queued: Queued, possible: list[Offer], placed: Sequence[Offer]
-    ) -> list[Offer] | Wait | NoPlace:
+    def _beside(self, queued: Queued, possible: list[Offer]) -> list[Offer] | Wait | NoPlace:
         """Return another machine of the fleet where the run's other nodes are."""
+        placed = self.nodes[key_of(queued.job)]
         where, taken = group_of(placed[0]), {one.instance for one in placed if one.instance}
         left = [o for o in possible if group_of(o) == where and o.instance not in taken]
         if not left:
@@ -253,7 +252,7 @@ class _Ground:
 
     def _waits_for_first_node(self, queued: Queued) -> bool:
         several = nodes_of(queued.wanted) > 1
-        return several and queued.job.node > 0 and key_of(queued.job) not in self.nodes
+        return several and queued.job.node > 0 and key_of(queued.job) not in self._begun
 
     def _hold(self, queued: Queued, offer: Offer) -> None:
         ledger, wanted = self.ledger(offer), queued.wanted
@@ -267,7 +266,7 @@ class _Ground:
     def _keep(self, queued: Queued) -> None:
         """Keep what the job lacks on every machine where it may be; all that several nodes need."""
         name, possible = queued.job.run_name, _possible(queued)
-        if nodes_of(queued.wanted) > 1 and key_of(queued.job) not in self.nodes:
+        if nodes_of(queued.wanted) > 1 and key_of(queued.job) not in self._begun:
             for one in self._groups(queued, possible):
                 answering = [o for o in one.machines if o.availability not in GONE]
                 if len(answering) >= one.nodes:
