@@ -9,11 +9,12 @@ import io
 import math
 import posixpath
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from dstack_engine.hosts.base import ContainerSpec, Limits
 from dstack_engine.hosts.docker_sightings import MAX_DURATION_LABEL
+from dstack_engine.records.gpu_models import AMD_PREFIX
 
 #: The project's root in every container.
 WORKFLOW = "/workflow"
@@ -142,8 +143,11 @@ def _host_config(spec: ContainerSpec, log_cap: int) -> dict[str, Any]:
         "Privileged": spec.privileged,
         "RestartPolicy": {"Name": "no"},
         "LogConfig": _log_config(log_cap),
-        "PortBindings": _port_bindings(spec),
     }
+    if spec.host_network:
+        config["NetworkMode"] = "host"
+    else:
+        config["PortBindings"] = _port_bindings(spec)
     return config | _limits(spec.limits)
 
 
@@ -177,7 +181,19 @@ def _limits(limits: Limits) -> dict[str, Any]:
         found["Memory"] = found["MemorySwap"] = int(limits.memory_gb * _GB)
     if limits.shm_gb is not None:
         found["ShmSize"] = int(limits.shm_gb * _GB)
-    if limits.gpus:
-        request = {"DeviceIDs": list(limits.gpus), "Capabilities": [["gpu"]]}
-        found["DeviceRequests"] = [request]
+    return found | _gpus(limits.gpus)
+
+
+def _gpus(ids: Sequence[str]) -> dict[str, Any]:
+    """NVIDIA's GPUs are asked for by their ids; AMD's are files that are shown to the container."""
+    found: dict[str, Any] = {}
+    files = [gpu.removeprefix(AMD_PREFIX) for gpu in ids if gpu.startswith(AMD_PREFIX)]
+    if files:
+        paths = ["/dev/kfd", *(f"/dev/dri/{file}" for file in files)]
+        found["Devices"] = [
+            {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}
+            for path in paths
+        ]
+    if nvidia := [gpu for gpu in ids if not gpu.startswith(AMD_PREFIX)]:
+        found["DeviceRequests"] = [{"DeviceIDs": nvidia, "Capabilities": [["gpu"]]}]
     return found

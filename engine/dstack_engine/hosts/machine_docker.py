@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +28,9 @@ START_TIMEOUT = 20.0
 
 #: The image and the container of the trial, one at a time on a machine.
 PROBE = "dstack-jupyter-probe"
+
+#: Two looks into one machine try one after the other.
+_trying: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 #: What the engine says when the devices were given and only the empty image was in the way.
 _IMAGE_TROUBLES = ("ldcache", "ldconfig")
@@ -55,25 +60,30 @@ class GpuTrial:
 
 
 def try_gpus(url: str, uuids: Sequence[str]) -> GpuTrial:
-    """Try which NVIDIA GPUs the engine gives; raises what a lost connection raises.
+    """Try which NVIDIA GPUs the engine gives: all at once first; when that fails, one by one.
 
-    All at once first; when that fails, one by one.
+    Raises what a lost connection raises.
     """
     if not uuids:
         return GpuTrial(frozenset())
-    _clean(url)
-    try:
-        _import_empty_image(url)
-        whole = _refusal(url, uuids)
-        if whole is None:
-            return GpuTrial(frozenset(uuids))
-        # What is missing altogether is missing for each.
-        alone = len(uuids) == 1 or "could not select device driver" in whole
-        refused = {uuid: whole if alone else _refusal(url, [uuid]) for uuid in uuids}
-    finally:
+    with _trying[url]:
         _clean(url)
-    words = {uuid: why for uuid, why in refused.items() if why is not None}
-    return GpuTrial(frozenset(uuids) - words.keys(), words)
+        try:
+            _import_empty_image(url)
+            refused = _refusals(url, uuids)
+        finally:
+            _clean(url)
+    return GpuTrial(frozenset(uuids) - refused.keys(), refused)
+
+
+def _refusals(url: str, uuids: Sequence[str]) -> dict[str, str]:
+    whole = _refusal(url, uuids)
+    if whole is None:
+        return {}
+    if len(uuids) == 1 or "could not select device driver" in whole:
+        return dict.fromkeys(uuids, whole)  # what is missing altogether is missing for each
+    alone = {uuid: _refusal(url, [uuid]) for uuid in uuids}
+    return {uuid: why for uuid, why in alone.items() if why is not None}
 
 
 def _refusal(url: str, uuids: Sequence[str]) -> str | None:

@@ -17,15 +17,13 @@ from typing import Any
 from dstack_engine.hosts.machine_script import Answers
 from dstack_engine.records.findings import Finding
 from dstack_engine.records.gpu_models import (
+    AMD_PREFIX,
     known_capability,
     nominal_memory,
     read_capability,
     short_name,
 )
 from dstack_engine.records.offers import Gpu
-
-#: The identity of an AMD GPU: the kernel's file by which containers reach it.
-AMD_PREFIX = "amd:"
 
 #: An AMD GPU with less memory, in GB, is the part of a processor that draws its screen.
 SMALLEST_AMD_GB = 4.0

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import re
 
+#: The id of an AMD GPU: this and the kernel's file for it, as in ``amd:renderD128``.
+AMD_PREFIX = "amd:"
+
 #: What each model is sold with, in GB, and its compute capability (NVIDIA's data sheets and
 #: developer.nvidia.com/cuda-gpus, 2025-11). The driver keeps some of the memory and tells less,
 #: yet who asks 24GB means an L4.
