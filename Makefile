@@ -38,6 +38,7 @@ check: venv  ## the fast gate, under a minute: format, lint, types, layers, quic
 test: check labextension  ## check, the page's code, and everything with real Docker, browser and notebooks, under 25 minutes
 	scripts/check-labextension.sh
 	scripts/setup-docker.sh
+	scripts/setup-hosts.sh
 	scripts/setup-browser.sh
 	scripts/setup-extras.sh || [ -z "$$CI" ]  # without it its tests are skipped, which CI takes for failed
 	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or slow) and not browser and not soak"
@@ -45,6 +46,7 @@ test: check labextension  ## check, the page's code, and everything with real Do
 
 prove: venv  ## the long soaks, under 30 minutes
 	scripts/setup-docker.sh
+	scripts/setup-hosts.sh
 	$(PYTEST) -q -n 2 --dist load -m soak --timeout 1500
 
 bench: labextension  ## measure and print the tables: ours, the bare tool, the ratio

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.hosts import images
+from tests.hosts.bed import Bed
 from tests.hosts.commands import REPOSITORY, NoGround, set_up
 from tests.hosts.engines import Engine, PrivateDockerd, machine_engine
 from tests.hosts.registries import Registry
@@ -80,6 +81,36 @@ def private_dockerd(docker_engine: Engine) -> Iterator[MakeDockerd]:
     yield make
     for dockerd in made:
         dockerd.destroy()
+
+
+@pytest.fixture(scope="session")
+def bed(docker_engine: Engine) -> Iterator[Bed]:
+    """Three machines of one's own with sshd and Docker, the busybox image on each.
+
+    After each test that asked for it they are mended and emptied: see `Bed.mend`.
+    """
+    with _needing("a bed of hosts"):
+        bed = Bed(3)
+        bed.start()
+    try:
+        bed.load_image(images.busybox())
+        yield bed
+    finally:
+        bed.close()
+
+
+@pytest.fixture(scope="session")
+def bed_python_image(bed: Bed) -> str:
+    """Name of the image with Python, which every host of the bed has then."""
+    return bed.load_image(images.python())
+
+
+@pytest.fixture(autouse=True)
+def _bed_is_mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the bed to the next test as it was; after all else of this test has ended."""
+    yield
+    if "bed" in request.fixturenames:
+        request.getfixturevalue("bed").mend()
 
 
 @pytest.fixture(scope="session")
