@@ -23,6 +23,7 @@
     │   └── NoCapacity
     └── HostError                    a host could not run the job
         ├── HostUnreachable
+        │   └── HostKeyChanged
         ├── ImageUnavailable
         ├── PythonUnavailable
         ├── PortTaken
@@ -227,6 +228,12 @@ class HostUnreachable(HostError):
     """The Docker Engine or machine does not answer at present; worth trying again."""
 
     code = "host-unreachable"
+
+
+class HostKeyChanged(HostUnreachable):
+    """The machine shows another key than the pinned one: nothing is sent to it."""
+
+    code = "host-key-changed"
 
 
 class ImageUnavailable(HostError):

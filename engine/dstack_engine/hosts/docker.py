@@ -52,10 +52,11 @@ from dstack_engine.hosts.logs import DEFAULT_CAP
 from dstack_engine.records.events import Stream
 from dstack_engine.records.findings import Finding
 from dstack_engine.records.offers import HostKind
-from dstack_engine.records.sightings import Container, Sighting, Usage
+from dstack_engine.records.sightings import Container, GpuUsage, Sighting, Usage
 
-#: Seconds in which an engine that lives answers a ping.
+#: Seconds in which an engine that lives answers a ping: on this computer, and from another one.
 PING_TIMEOUT = 1.0
+FORWARDED_PING_TIMEOUT = 4.0
 #: Seconds that any other call may take without an answer; a busy disk makes some slow.
 CALL_TIMEOUT = 120
 #: Connections that are kept open for the threads that share this host.
@@ -73,7 +74,9 @@ class DockerHost:
     """Runs jobs as containers of the Docker Engine at *base_url*; see `hosts.base.Host`.
 
     *log_cap* bounds each job's log in bytes; *on_output* is called when something was added to one;
-    *default_images* are those that runs use which name none.
+    *default_images* are those that runs use which name none; *gpu_usage* tells what GPUs of the
+    engine's machine do, by UUID. The socket of an engine that is *forwarded* from another machine
+    may refuse because of the way there.
     Safe to use from many threads. Making one asks the engine nothing, so it may be away.
     """
 
@@ -86,6 +89,8 @@ class DockerHost:
         log_cap: int = DEFAULT_CAP,
         on_output: Callable[[], None] = lambda: None,
         default_images: Sequence[str] = (),
+        gpu_usage: Callable[[Sequence[str]], tuple[GpuUsage, ...]] = gpu_usage,
+        forwarded: bool = False,
     ) -> None:
         self.base_url = base_url or DEFAULT_URL
         self._log_cap = log_cap
@@ -100,13 +105,19 @@ class DockerHost:
         self._fresh: set[str] = set()
         self._gpu_question = GpuQuestion(self.base_url)
         self._default_images = default_images
+        self._gpu_usage = gpu_usage
+        self._forwarded = forwarded
 
     # Whether the engine is there
 
     def ping(self) -> None:
-        """Return once the engine has answered, in a second at most. Raises `HostUnreachable`."""
+        """Return once the engine has answered, in a second at most. Raises `HostUnreachable`.
+
+        One on another machine has four seconds.
+        """
+        timeout = FORWARDED_PING_TIMEOUT if self._forwarded else PING_TIMEOUT
         try:
-            docker_wire.ping(self.base_url, PING_TIMEOUT)
+            docker_wire.ping(self.base_url, timeout)
         except CONNECTION_ERRORS as error:
             raise unreachable(self.base_url, error) from error
 
@@ -299,7 +310,7 @@ class DockerHost:
         if at is None or started_at is None or not stats.get("memory_stats"):
             return None
         cpus = self._cpu.cpus(name, at, started_at, stats["cpu_stats"]["cpu_usage"]["total_usage"])
-        gpus = gpu_usage(requested_gpus(found))
+        gpus = self._gpu_usage(requested_gpus(found))
         return Usage(datetime.now(timezone.utc), cpus, memory_gb(stats["memory_stats"]), gpus)
 
     def execute(
@@ -351,11 +362,7 @@ class DockerHost:
 
     def shell_command(self, name: str) -> Sequence[str]:
         """Return the argv that opens an interactive shell in the running container."""
-        return (
-            *("docker", "--host", self.base_url),
-            *("exec", "--interactive", "--tty", name),
-            *("/bin/sh", "-c", _SHELL),
-        )
+        return ("docker", "--host", self.base_url, *shell_words(name))
 
     # The engine
 
@@ -391,7 +398,8 @@ class DockerHost:
         try:
             self.ping()
         except HostUnreachable as error:
-            if isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
+            refused = isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+            if refused and not self._forwarded:
                 return EngineLife(leaving=True)
             raise
         live_restore = bool(self._api.info().get("LiveRestoreEnabled"))
@@ -400,6 +408,11 @@ class DockerHost:
         except DockerNotFound:
             return EngineLife(live_restore=live_restore)
         return EngineLife(started_at=moment(network["Created"]), live_restore=live_restore)
+
+
+def shell_words(name: str) -> tuple[str, ...]:
+    """Return what comes after ``docker`` in a command that opens a shell in container *name*."""
+    return ("exec", "--interactive", "--tty", name, "/bin/sh", "-c", _SHELL)
 
 
 def _image(spec: ContainerSpec) -> str:

@@ -12,17 +12,21 @@ from dstack_engine.records.sightings import GpuUsage
 
 #: Seconds; a driver in trouble can let `nvidia-smi` hang for ever.
 TIMEOUT = 5.0
-_FIELDS = "uuid,utilization.gpu,memory.used"
+#: What `parse_usage` reads the answer of.
+USAGE_QUERY = (
+    "nvidia-smi",
+    "--query-gpu=uuid,utilization.gpu,memory.used",
+    "--format=csv,noheader,nounits",
+)
 
 
 def gpu_usage(uuids: Sequence[str]) -> tuple[GpuUsage, ...]:
     """Return what the GPUs *uuids* do; those that cannot be asked are left out."""
     if not uuids:
         return ()
-    query = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(
-            [*query, f"--id={','.join(uuids)}"],
+            [*USAGE_QUERY, f"--id={','.join(uuids)}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
