@@ -130,7 +130,7 @@ def test_a_forward_cannot_listen_where_the_run_itself_does() -> None:
     assert "`-p 9002:8080`" in hint
 
 
-def test_ports_kept_for_root_are_refused_without_root_but_docker_may() -> None:
+def test_ports_kept_for_root_are_refused_where_somebody_else_listens() -> None:
     assert refusal("80", PROCESS, lowest_port=1024) == (
         "port 80 is kept for root: a plain process of yours can only listen on ports from 1024",
         "have the program listen on a higher port, or choose an offer with Docker",
@@ -139,7 +139,10 @@ def test_ports_kept_for_root_are_refused_without_root_but_docker_may() -> None:
         "port 80 is kept for root: yours are the ports from 1024",
         'write `"*:8080"` or `"8081:8080"` under `ports`, or pass `-p 8081:8080`',
     )
-    assert routes("80", DOCKER, lowest_port=1024) == [(80, 80)]
+    assert refusal("80", DOCKER, lowest_port=1024)[0] == (
+        "port 80 is kept for root: yours are the ports from 1024"
+    )
+    assert routes("80", DOCKER) == [(80, 80)]
 
 
 def chosen_for_replica(host: HostKind, taken: Collection[int] = (), **how: object) -> Route:

@@ -1,7 +1,8 @@
 """Runs of several nodes: machines of one fleet, all of them at once or none. Pure.
 
 `placement` asks whether a fleet has as many machines as a run has nodes, `capacity` whether they
-have room at once; the nodes that have a place already bind the others to their fleet.
+have room at once; the nodes that have a place already bind the others to their fleet. The job loop
+asks which of them may start.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dstack_engine.decisions.demands import Demand
 from dstack_engine.decisions.ownership import READ_FLEET, Site, name_of, site_of
 from dstack_engine.records.jobs import Job, JobStatus
 from dstack_engine.records.offers import Offer
+from dstack_engine.spec.profiles import StartupOrder
 
 #: All nodes of one attempt of a run.
 ClusterKey = tuple[str, int, int]
@@ -88,12 +90,37 @@ class Together:
         of = group_of(self.machines[0])
         head = f"waits for {self.nodes} machines of fleet {of} at once: {len(self.free)} "
         verb = "has" if len(self.free) == 1 else "have"
-        told = [one.removeprefix("waits for ") for one in why]
+        told = [one.removeprefix("waits for ").removeprefix("waits: ") for one in why]
         return "; ".join((f"{head}of {len(self.machines)} {verb} room", *told[:2]))
 
     @property
     def _rented(self) -> bool:
         return site_of(self.machines[0]) is Site.RENTED and self.machines[0].instance is None
+
+
+def why_not_yet(job: Job, siblings: Iterable[Job], nodes: int, order: StartupOrder) -> str | None:
+    """Return what a prepared node waits for before it starts, in a sentence; None for nothing.
+
+    *siblings* are all nodes of the attempt that there are. None starts before all are prepared;
+    then *order* says who is first.
+    """
+    others = {one.node: one for one in siblings if one.id != job.id}
+    for node in range(nodes):
+        other = others.get(node)
+        if node != job.node and not (other is not None and _is_prepared(other)):
+            return f"waits for node {node}: all nodes start together"
+    if order == "master-first" and job.node > 0 and others[0].started_at is None:
+        return "waits for node 0, which starts first"
+    late = [node for node, other in others.items() if other.started_at is None]
+    if order == "workers-first" and job.node == 0 and late:
+        return f"waits for node {late[0]}: the others start first"
+    return None
+
+
+def _is_prepared(job: Job) -> bool:
+    if job.status is JobStatus.PULLING:
+        return job.prepared
+    return job.status in (JobStatus.RUNNING, JobStatus.DONE)
 
 
 def _too_few(offer: Offer, count: int) -> str:

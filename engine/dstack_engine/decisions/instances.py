@@ -8,7 +8,7 @@ from datetime import datetime
 
 from dstack_engine.records.findings import Finding
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus, Machine
-from dstack_engine.records.jobs import JobId
+from dstack_engine.records.jobs import Job, JobId
 from dstack_engine.records.machines import Examination
 from dstack_engine.records.offers import MachineShape, Offer
 
@@ -33,6 +33,16 @@ def name_instance(offer: Offer, job: JobId) -> InstanceName:
 def is_ready(instance: Instance) -> bool:
     """Tell whether a job that has a place on the instance may begin there."""
     return instance.status in READY and instance.reachable
+
+
+def is_same_machine(instance: Instance, job: Job) -> bool:
+    """Tell whether *instance* is, and still is, the machine that *job* was placed on."""
+    return (
+        job.offer is not None
+        and instance.status is not InstanceStatus.TERMINATED
+        and (instance.name, instance.offer.instance_type)
+        == (job.offer.instance, job.offer.instance_type)
+    )
 
 
 def advance_instance(

@@ -27,6 +27,11 @@ from dstack_engine.records.sightings import Container, Sighting
 #: (a supervisor) should have done so already.
 DURATION_SLACK = timedelta(seconds=1)
 
+#: How long a machine may not answer before its job is given up: dstack's figure, and the one for
+#: jobs that are tried again elsewhere.
+PATIENCE = timedelta(minutes=20)
+RETRIED_PATIENCE = timedelta(minutes=2)
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -63,6 +68,31 @@ class Unfit:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """A job's machine does not answer: a lost link is no failed job, for a while."""
+
+    machine: str
+    why: str
+    #: Since this engine saw it first, by its own measure: a computer that slept ends no job.
+    lasted: timedelta
+    patience: timedelta = PATIENCE
+
+    @property
+    def over(self) -> bool:
+        """Tell whether it has lasted too long."""
+        return self.lasted >= self.patience
+
+    @property
+    def sentence(self) -> str:
+        """Return what a person reads; the time in steps, so that it is not told every second."""
+        seconds = int(self.lasted.total_seconds())
+        if seconds < 10:
+            return f"{self.machine} does not answer: {self.why}"
+        time = f"{seconds // 10 * 10} s" if seconds < 60 else f"{seconds // 60} min"
+        return f"{self.machine} has not answered for {time}: {self.why}"
+
+
+@dataclass(frozen=True)
 class JobSighting:
     """All that a look at a job showed; what was not looked at stays None or False."""
 
@@ -72,6 +102,8 @@ class JobSighting:
     instance_ready: bool = False
     #: Why preparing failed, once it has.
     unfit: Unfit | None = None
+    #: Everything that one of several nodes needs is there; it starts when all are.
+    prepared: bool = False
     #: All output is stored (the container has ended, too).
     drained: bool = False
     #: The container was told to end, and nothing of it runs.
@@ -81,6 +113,12 @@ class JobSighting:
     max_duration: timedelta | None = None
     #: How long it has run, measured by the loop: no clock that is set lengthens or shortens it.
     ran: timedelta = timedelta(0)
+    #: Its machine does not answer; nothing else of it was looked at.
+    silence: Silence | None = None
+    #: Why its machine is ours no more, where it is not.
+    lost: str | None = None
+    #: Why it cannot begin yet, though it has a place.
+    waiting: str | None = None
 
 
 def advance_job(job: Job, seen: JobSighting, now: datetime) -> Job:
@@ -92,16 +130,45 @@ def advance_job(job: Job, seen: JobSighting, now: datetime) -> Job:
             return _place(job, seen.placed, now)
         case JobStatus.PROVISIONING | JobStatus.PULLING | JobStatus.RUNNING if seen.wish:
             return _stop(job, seen.wish, now)
+        case JobStatus.PROVISIONING | JobStatus.PULLING | JobStatus.RUNNING if seen.lost:
+            return _stop(job, JobReason.INTERRUPTED, now, seen.lost)
+        case JobStatus.PROVISIONING | JobStatus.PULLING | JobStatus.RUNNING if seen.silence:
+            return _endure(job, seen.silence, now)
         case JobStatus.PROVISIONING if seen.instance_ready:
-            return replace(job, status=JobStatus.PULLING, since=now)
+            return replace(job, status=JobStatus.PULLING, since=now, waiting=None)
+        case JobStatus.PROVISIONING:
+            return _wait(job, seen.waiting)
         case JobStatus.PULLING:
-            return _prepare(job, seen, now)
+            return _prepare(_wait(job, None), seen, now)
         case JobStatus.RUNNING:
-            return _watch(job, seen, now)
+            return _watch(_wait(job, None), seen, now)
         case JobStatus.TERMINATING if seen.stopped and seen.drained:
+            return _finish(job, now)
+        case JobStatus.TERMINATING if seen.lost or _is_given_up(job, seen.silence):
             return _finish(job, now)
         case _:
             return job
+
+
+def _wait(job: Job, why: str | None) -> Job:
+    return job if job.waiting == why else replace(job, waiting=why)
+
+
+def _endure(job: Job, silence: Silence, now: datetime) -> Job:
+    if silence.over:
+        return _stop(job, JobReason.INTERRUPTED, now, silence.sentence)
+    return _wait(job, silence.sentence)
+
+
+def _is_given_up(job: Job, silence: Silence | None) -> bool:
+    """Tell whether nobody waits for the machine to say that the job has ended.
+
+    What runs on there is ended when the machine is back.
+    """
+    if silence is None:
+        return False
+    at_once = job.reason in (JobReason.INTERRUPTED, JobReason.ABORTED_BY_USER)
+    return at_once or silence.lasted >= RETRIED_PATIENCE
 
 
 def _place(job: Job, placed: Placed | Waits | NoPlace | None, now: datetime) -> Job:
@@ -122,7 +189,7 @@ def _place(job: Job, placed: Placed | Waits | NoPlace | None, now: datetime) -> 
                 placed_at=now,
             )
         case Waits():
-            return job if job.waiting == placed.why else replace(job, waiting=placed.why)
+            return _wait(job, placed.why)
         case NoPlace():
             return _finish(_stop(job, job.reason or placed.reason, now, placed.why), now)
         case None:
@@ -132,9 +199,12 @@ def _place(job: Job, placed: Placed | Waits | NoPlace | None, now: datetime) -> 
 def _prepare(job: Job, seen: JobSighting, now: datetime) -> Job:
     if seen.container and seen.container.container in (Container.UP, Container.EXITED):
         started = seen.container.started_at or now
-        return replace(job, status=JobStatus.RUNNING, since=now, started_at=started)
+        return replace(job, status=JobStatus.RUNNING, since=now, started_at=started, waiting=None)
     if seen.unfit is None:
-        return job
+        prepared = job.prepared or seen.prepared
+        return replace(job, prepared=prepared, waiting=seen.waiting)
+    if job.prepared:  # others may have started already, and know this node by its address
+        return _stop(job, seen.unfit.reason, now, seen.unfit.why)
     assert job.offer is not None, f"job {job.id} is pulling without an offer"
     return replace(
         job,
@@ -146,6 +216,7 @@ def _prepare(job: Job, seen: JobSighting, now: datetime) -> Job:
         routes=(),
         image=None,
         placed_at=None,
+        waiting=None,
         tried=(*job.tried, TriedOffer(job.offer.id, seen.unfit.why)),
         reason=seen.unfit.reason,  # stands if no other offer is left
         detail=seen.unfit.why,

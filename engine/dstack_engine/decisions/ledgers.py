@@ -205,8 +205,10 @@ def free_gpus(holders: Sequence[Holder], offer: Offer) -> list[Gpu]:
 
 
 def no_answer(offer: Offer) -> Lack:
-    """Return the lack of a machine of ours that cannot be reached now."""
+    """Return the lack of a machine of ours that cannot be had now; a remark says why, if known."""
     why = f"waits for {name_of(offer)}: it does not answer at present"
+    if offer.instance is not None and offer.remarks:
+        why = f"waits: {offer.remarks[0]}"
     return Lack(f"offer {offer.id}", why)
 
 

@@ -1,8 +1,9 @@
 """At which local port each port of a job is reached. Pure.
 
 The engine asks before a run is submitted, while its author still looks, and again when the job is
-placed. Docker publishes a container's port at the local one; a plain process listens on this
-computer itself, and a forward from another local port leads to it.
+placed. Docker publishes a container's port at the local one, ssh forwards it to one on another
+machine; a plain process listens on this computer itself, and a forward from another local port
+leads to it.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ def choose_routes(
     """Return a route for each of *ports*, in their order.
 
     `*` is the same number as the container's port, or the next free one above. *ours* tells which
-    run uses a port, *is_taken* whether anything does; *lowest_port* is the lowest that this user's
-    programs may listen on (1 for root; the Docker Engine listens as root itself). Raises
-    `Conflict` for a port that cannot be had, naming who has it and what could be written instead.
+    run uses a port, *is_taken* whether anything does; *lowest_port* is the lowest at which whoever
+    listens there may (1 for root, and so for this computer's Docker Engine). Raises `Conflict` for
+    a port that cannot be had, naming who has it and what could be written instead.
     """
-    known = _Ports(host, ours, is_taken, 1 if host is HostKind.DOCKER else lowest_port)
+    known = _Ports(host, ours, is_taken, lowest_port)
     _refuse_doubles(ports)
     chosen: dict[int, Route] = {}
     # What the author named comes first, so that no `*` takes it away.
@@ -99,7 +100,7 @@ def choose_service_routes(
     on *port*. *seed* says where to begin looking for a free one. Raises `Conflict` where none can
     be had; see `choose_routes` for the rest.
     """
-    known = _Ports(host, ours, is_taken, 1 if host is HostKind.DOCKER else lowest_port)
+    known = _Ports(host, ours, is_taken, lowest_port)
     if host is HostKind.PROCESS and not own_ports:
         _check_own_port(PortMapping(container_port=port), known, _OWN_PORTS_HINT)
         return (Route(local_port=port, container_port=port),)

@@ -68,7 +68,7 @@ def advance_run(
     if run.stop_requested_at is not None:
         reason = RunReason.ABORTED_BY_USER if run.abort else RunReason.STOPPED_BY_USER
         return Advance(_end(_terminate(run, reason, now), latest, now))
-    if not jobs or (run.status is RunStatus.PENDING and _due(run, now)):
+    if not jobs or (run.status is RunStatus.PENDING and _due(run, now) and _all_ended(latest)):
         return _attempt(run, jobs, nodes, now)
     if run.status is RunStatus.PENDING:
         return Advance(run)
@@ -104,6 +104,11 @@ def _due(run: Run, now: datetime) -> bool:
     return run.retry_at is None or now >= run.retry_at or now < run.since
 
 
+def _all_ended(jobs: Sequence[Job]) -> bool:
+    # Of several nodes one has failed; the others end first, so that none of them runs double.
+    return all(job.finished for job in jobs)
+
+
 def _attempt(run: Run, jobs: Sequence[Job], nodes: int, now: datetime) -> Advance:
     attempt = max((job.attempt for job in jobs), default=0) + 1
     new_jobs = tuple(
@@ -126,11 +131,11 @@ def _attempt(run: Run, jobs: Sequence[Job], nodes: int, now: datetime) -> Advanc
 
 def _follow(run: Run, latest: Sequence[Job], retry: RetryRule | None, now: datetime) -> Run:
     failed = [job for job in latest if _has_failed(job)]
+    statuses = {job.status for job in latest}
+    if statuses == {JobStatus.DONE} or _is_decided(run, latest):
+        return _end(_terminate(run, RunReason.ALL_JOBS_DONE, now), latest, now)
     if failed:
         return _fail(run, latest, failed[0], retry, now)
-    statuses = {job.status for job in latest}
-    if statuses == {JobStatus.DONE}:
-        return _end(_terminate(run, RunReason.ALL_JOBS_DONE, now), latest, now)
     if JobStatus.RUNNING in statuses:
         started = min(job.started_at for job in latest if job.started_at is not None)
         return _move(run, RunStatus.RUNNING, now, started_at=run.started_at or started)
@@ -139,6 +144,13 @@ def _follow(run: Run, latest: Sequence[Job], retry: RetryRule | None, now: datet
     if statuses == {JobStatus.SUBMITTED}:
         return _move(run, RunStatus.SUBMITTED, now, started_at=run.started_at)
     return run
+
+
+def _is_decided(run: Run, latest: Sequence[Job]) -> bool:
+    """Tell whether the run is over with its first node, and that is done."""
+    masters = [job for job in latest if job.node == 0]
+    by_master = run.configuration.stop_criteria == "master-done"
+    return by_master and any(job.status is JobStatus.DONE for job in masters)
 
 
 def _has_failed(job: Job) -> bool:
@@ -174,7 +186,7 @@ def _terminate(run: Run, reason: RunReason, now: datetime) -> Run:
 
 
 def _end(run: Run, latest: Sequence[Job], now: datetime) -> Run:
-    if not all(job.finished for job in latest):
+    if not _all_ended(latest):
         return run
     assert run.reason is not None, f"run {run.name} is terminating without a reason"
     starts = [job.started_at for job in latest if job.started_at is not None]

@@ -66,14 +66,29 @@ class JobScript:
     privileged: bool = False
 
 
-def job_script(run: Run, job: Job, *, repo_dir: str = WORKFLOW) -> JobScript:
-    """Return what *job*, which has a place, runs; *repo_dir* is where its host puts the files."""
+@dataclass(frozen=True)
+class Node:
+    """One of several nodes of a run, as the others know it."""
+
+    #: By which the others reach it.
+    address: str
+    gpus: int = 0
+
+
+def job_script(
+    run: Run, job: Job, *, repo_dir: str = WORKFLOW, nodes: Sequence[Node] = ()
+) -> JobScript:
+    """Return what *job*, which has a place, runs; *repo_dir* is where its host puts the files.
+
+    *nodes* are all nodes of its attempt, in their order, where there are several.
+    """
     wanted = run.configuration
     working_dir = working_dir_of(wanted)
     return JobScript(
         script=script_of(wanted),
         environment={
             **_variables(run, job, repo_dir, working_dir),
+            **_node_variables(job, nodes or (Node("127.0.0.1", gpu_count(job)),)),
             **run.environment,
         },
         image=job.image,
@@ -194,11 +209,9 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
 
     The author's own `env` goes before them, so that a `RUN_NAME` of theirs stays theirs.
     """
-    nodes = int(getattr(run.configuration, "nodes", 1))
     service: dict[str, str] = {}
     if isinstance(run.configuration, ServiceConfiguration) and job.routes:
         service[PORT_VARIABLE] = str(job.routes[0].container_port)
-    gpus = _gpu_count(job)
     repo_id = _repo_id(run)
     return {
         "DSTACK_RUN_NAME": run.name,
@@ -207,12 +220,6 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
         "DSTACK_REPO_ID": repo_id,
         "DSTACK_REPO_DIR": repo_dir,
         "DSTACK_WORKING_DIR": posixpath.normpath(posixpath.join(repo_dir, working_dir)),
-        "DSTACK_MASTER_NODE_IP": "127.0.0.1",
-        "DSTACK_NODE_RANK": str(job.node),
-        "DSTACK_NODES_NUM": str(nodes),
-        "DSTACK_NODES_IPS": "\n".join(["127.0.0.1"] * nodes),
-        "DSTACK_GPUS_PER_NODE": str(gpus),
-        "DSTACK_GPUS_NUM": str(gpus * nodes),
         **service,
         # Python holds back what it prints into a pipe; a live log is worth more than that saves.
         "PYTHONUNBUFFERED": "1",
@@ -221,10 +228,24 @@ def _variables(run: Run, job: Job, repo_dir: str, working_dir: str) -> dict[str,
     }
 
 
-def _gpu_count(job: Job) -> int:
+def _node_variables(job: Job, nodes: Sequence[Node]) -> dict[str, str]:
+    """Return dstack's variables by which nodes find each other, on one machine, too."""
+    own = nodes[job.node].gpus if job.node < len(nodes) else gpu_count(job)
+    return {
+        "DSTACK_MASTER_NODE_IP": nodes[0].address,
+        "DSTACK_NODE_RANK": str(job.node),
+        "DSTACK_NODES_NUM": str(len(nodes)),
+        "DSTACK_NODES_IPS": "\n".join(node.address for node in nodes),
+        "DSTACK_GPUS_PER_NODE": str(own),
+        "DSTACK_GPUS_NUM": str(sum(node.gpus for node in nodes)),
+    }
+
+
+def gpu_count(job: Job) -> int:
+    """Return how many GPUs the job has, or would have of a machine that is rented for it."""
     if job.reservation is not None and job.reservation.gpus:
         return len(job.reservation.gpus)
-    if job.offer is None or job.offer.backend == "local":
+    if job.offer is None or job.offer.instance is not None or job.offer.backend == "local":
         return 0
     return len(job.offer.shape.gpus)
 

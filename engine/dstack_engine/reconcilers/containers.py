@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from dstack_engine.decisions.ownership import nodes_of
 from dstack_engine.decisions.scripts import (
     WORKFLOW,
     Images,
+    Node,
     entrypoint_of,
+    gpu_count,
     image_for,
     job_script,
     registry_login_of,
     script_of,
 )
+from dstack_engine.errors import HostUnreachable
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec, Limits, RegistryAuth
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job, Reservation
 from dstack_engine.records.offers import HostKind, Offer
 from dstack_engine.records.runs import Run
 from dstack_engine.settings import Settings
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.profiles import effective_max_duration, effective_stop_duration
+from dstack_engine.store.store import Kept
 
 #: Every container of ours carries it; its value is the home's id, so that engines of several
 #: homes on one Docker Engine leave each other's containers alone.
@@ -34,10 +41,10 @@ STOP_GRACE = timedelta(seconds=10)
 PATIENT_GRACE = timedelta(days=1)
 
 
-def container_spec(run: Run, job: Job, home: Home) -> ContainerSpec:
-    """Return what the host of *job*, which has a place, is told."""
+def container_spec(run: Run, job: Job, home: Home, *, nodes: Sequence[Node] = ()) -> ContainerSpec:
+    """Return what the host of *job*, which has a place, is told; *nodes* as in `job_script`."""
     assert job.offer is not None, f"job {job.id} has no place"
-    script = job_script(run, job, repo_dir=repo_dir(job, home))
+    script = job_script(run, job, repo_dir=repo_dir(job, home), nodes=nodes)
     return ContainerSpec(
         name=job.container,
         labels={**home_labels(home), "dstack-jupyter.run": run.name, "dstack-jupyter.job": job.id},
@@ -55,7 +62,27 @@ def container_spec(run: Run, job: Job, home: Home) -> ContainerSpec:
         routes=job.routes,
         max_duration=max_duration(run),
         stop_grace=stop_grace(run),
+        host_network=nodes_of(run.configuration) > 1,
     )
+
+
+def nodes_in(
+    jobs: Sequence[Job], find_instance: Callable[[str], Kept[Instance] | None]
+) -> tuple[Node, ...]:
+    """Return the nodes that *jobs*, all of one attempt and placed, are to each other."""
+    return tuple(
+        Node(_address(job, find_instance(job.instance or "")), gpu_count(job)) for job in jobs
+    )
+
+
+def _address(job: Job, kept: Kept[Instance] | None) -> str:
+    """Return how the other nodes reach the job's machine; raise `HostUnreachable` where it left."""
+    if kept is None:
+        raise HostUnreachable(f"the machine {job.instance} is not known any more")
+    machine = kept.record
+    found = machine.examination.internal_ip if machine.examination is not None else None
+    named = machine.ssh.hostname if machine.ssh is not None else "127.0.0.1"
+    return machine.internal_ip or found or named
 
 
 def home_labels(home: Home) -> dict[str, str]:

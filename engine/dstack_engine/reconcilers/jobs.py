@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
-from dstack_engine.decisions import capacity, instances
+from dstack_engine.decisions import instances
 from dstack_engine.decisions import jobs as decisions
-from dstack_engine.decisions.jobs import JobSighting, NoPlace, Placed, Unfit, Waits
+from dstack_engine.decisions.clusters import key_of, why_not_yet
+from dstack_engine.decisions.jobs import JobSighting, Placed, Silence, Unfit
+from dstack_engine.decisions.ownership import nodes_of
+from dstack_engine.decisions.scripts import Node
 from dstack_engine.errors import (
-    Conflict,
     ContainerFailed,
     DiskFull,
     DstackError,
@@ -30,21 +34,19 @@ from dstack_engine.errors import (
 from dstack_engine.hosts.base import Host
 from dstack_engine.reconcilers.containers import (
     container_spec,
-    image_of,
     keeps_duration,
     max_duration,
+    nodes_in,
     stop_grace,
 )
 from dstack_engine.reconcilers.loop import Stopwatch, pause
-from dstack_engine.reconcilers.runs import wish_for
+from dstack_engine.reconcilers.places import Places
+from dstack_engine.reconcilers.runs import retry_rule, wish_for
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Progress
-from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
-from dstack_engine.records.offers import Availability, Offer
 from dstack_engine.records.runs import Run
 from dstack_engine.records.sightings import Container
-from dstack_engine.store.store import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,11 @@ _WANTED = frozenset({JobStatus.PULLING, JobStatus.RUNNING})
 #: How long to wait before a host that does not answer is asked again.
 UNREACHABLE_WAIT = timedelta(seconds=1)
 
+#: How often it is told for how long a machine has not answered.
+SILENCE_TICK = timedelta(seconds=10)
+
+_SOON = timedelta(milliseconds=10)
+
 
 class JobReconciler:
     """Looks at one job, decides, saves, acts."""
@@ -73,6 +80,7 @@ class JobReconciler:
         # Placement sees all jobs at once and must not be overtaken by itself.
         self._placing = threading.Lock()
         self._stopwatch = Stopwatch()
+        self._places = Places(world)
 
     def keys(self) -> list[str]:
         """Return the ids of all jobs that are not at their end, the first submitted first."""
@@ -104,11 +112,11 @@ class JobReconciler:
         after = decisions.advance_job(job, seen, now)
         world.checkpoint(f"job {job.status} decided")
         with world.store.transaction(now) as transaction:
-            if isinstance(seen.placed, Placed) and after.instance is not None:
-                self._want_instance(seen.placed, transaction)
+            if isinstance(seen.placed, Placed) and not self._places.claim(seen.placed, transaction):
+                return timedelta(0)
             transaction.save(kept, after)
         world.checkpoint(f"job {after.status} saved")
-        self._act(job, after, run)
+        self._act(job, after, run, seen)
         world.checkpoint(f"job {after.status} acted")
         return self._next_look(job, after, seen)
 
@@ -116,29 +124,66 @@ class JobReconciler:
 
     def _look(self, job: Job, run: Run) -> JobSighting:
         wish = wish_for(run, job)
+        away = self._look_for_machine(job, run)
+        if away is not None:
+            return replace(away, wish=wish)
         match job.status:
             case JobStatus.SUBMITTED:
-                placed = None if wish is not None else self._place(job, run)
+                placed = None if wish is not None else self._places.find(job, run)
                 return JobSighting(wish=wish, placed=placed)
             case JobStatus.PROVISIONING:
                 return JobSighting(wish=wish, instance_ready=self._instance_ready(job))
             case JobStatus.PULLING:
-                return self._look_at_preparation(job, wish)
+                return self._look_at_preparation(job, run, wish)
             case JobStatus.RUNNING:
                 return self._look_at_container(job, run, wish)
             case _:
                 return self._look_at_end(job)
 
-    def _look_at_preparation(self, job: Job, wish: JobReason | None) -> JobSighting:
-        outcome = self._world.activities.outcome("prepare", job.container)
+    def _look_for_machine(self, job: Job, run: Run) -> JobSighting | None:
+        """Return what there is to see of a job whose machine cannot be asked; None where it can."""
+        if job.offer is None:
+            return None
+        try:
+            machine = self._world.machine_of(job)
+        except HostUnreachable as gone:
+            return JobSighting(lost=gone.message)
+        if machine is None or machine.unreachable_since is None:
+            return None
+        # The stopwatch begins with our first look: what it did before this engine is not counted.
+        since = machine.unreachable_since
+        lasted = self._stopwatch.elapsed(_silence_key(job), since, since)
+        why = machine.unreachable_why or "it does not say why"
+        patience = decisions.RETRIED_PATIENCE if _is_retried(run) else decisions.PATIENCE
+        return JobSighting(silence=Silence(machine.name, why, lasted, patience))
+
+    def _look_at_preparation(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
+        fetching = nodes_of(run.configuration) > 1 and not job.prepared
+        verb = "fetch" if fetching else "prepare"
+        outcome = self._world.activities.outcome(verb, job.container)
         if isinstance(outcome, HostUnreachable):
-            self._world.activities.forget(job.container, "prepare")
+            self._world.activities.forget(job.container, verb)
             raise outcome
         if isinstance(outcome, Exception):
             return JobSighting(wish=wish, unfit=_unfit(job, outcome))
         if outcome is None:
-            return JobSighting(wish=wish)
+            return JobSighting(wish=wish, waiting=self._gathers(job, run))
+        if fetching:
+            return JobSighting(wish=wish, prepared=True)
         return JobSighting(wish=wish, container=self._host(job).look(job.container))
+
+    def _gathers(self, job: Job, run: Run) -> str | None:
+        """Return what a node that is prepared waits for before it starts; None for nothing."""
+        nodes = nodes_of(run.configuration)
+        if nodes == 1 or not job.prepared:
+            return None
+        order = run.configuration.startup_order or "any"
+        return why_not_yet(job, self._siblings(job), nodes, order)
+
+    def _siblings(self, job: Job) -> list[Job]:
+        """Return all nodes of the job's attempt, the job among them, in their order."""
+        jobs = (kept.record for kept in self._world.store.jobs(run_id=job.run_id))
+        return sorted((one for one in jobs if key_of(one) == key_of(job)), key=attrgetter("node"))
 
     def _look_at_container(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
         seen = JobSighting(wish=wish, max_duration=max_duration(run), ran=self._ran(job, run))
@@ -176,75 +221,13 @@ class JobReconciler:
                 activities.forget(job.container, verb)
         return JobSighting(stopped=_ended(stopped), drained=_ended(drained))
 
-    def _place(self, job: Job, run: Run) -> Placed | Waits | NoPlace:
-        world = self._world
-        offers = world.list_offers()
-        active = [kept.record for kept in world.store.jobs(finished=False)]
-        answer = capacity.place(
-            job,
-            run.configuration,
-            _agreed(run, offers),
-            active,
-            max_jobs=world.settings.local.max_jobs,
-            queue=self._queue(job, active, offers),
-        )
-        match answer:
-            case capacity.Wait():
-                return Waits(answer.reason)
-            case capacity.NoPlace():
-                return NoPlace(answer.reason)
-            case capacity.Placed():
-                return self._route(job, run, answer, active)
-
-    def _queue(
-        self, job: Job, active: Sequence[Job], offers: Sequence[Offer]
-    ) -> Iterator[capacity.Queued]:
-        for other in active:
-            if other.status is JobStatus.SUBMITTED and other.id != job.id:
-                kept = self._world.store.run_by_id(other.run_id)
-                if kept is not None and wish_for(kept.record, other) is None:
-                    run = kept.record
-                    yield capacity.Queued(other, run.configuration, tuple(_agreed(run, offers)))
-
-    def _route(
-        self, job: Job, run: Run, place: capacity.Placed, active: Sequence[Job]
-    ) -> Placed | NoPlace:
-        try:
-            chosen = self._world.choose_routes(
-                run.configuration, place.offer.host, active, job=job.container
-            )
-        except Conflict as conflict:
-            return NoPlace(conflict.message, JobReason.PORTS_BINDING_FAILED)
-        return Placed(
-            offer=place.offer,
-            instance=instances.name_instance(place.offer, job.id),
-            reservation=place.reservation,
-            routes=chosen,
-            image=image_of(run.configuration, place.offer, self._world.settings),
-        )
-
     def _instance_ready(self, job: Job) -> bool:
         found = self._world.store.instance(job.instance or "")
-        return found is not None and found.record.status in instances.READY
+        return found is not None and instances.is_ready(found.record)
 
     # --- act ---------------------------------------------------------------------------------
 
-    def _want_instance(self, placed: Placed, transaction: Transaction) -> None:
-        if self._world.store.instance(placed.instance) is not None:
-            return
-        now = self._world.clock()
-        transaction.insert(
-            Instance(
-                name=InstanceName(placed.instance),
-                backend=placed.offer.backend,
-                offer=placed.offer,
-                status=InstanceStatus.PENDING,
-                since=now,
-                created_at=now,
-            )
-        )
-
-    def _act(self, before: Job, job: Job, run: Run) -> None:
+    def _act(self, before: Job, job: Job, run: Run, seen: JobSighting) -> None:
         if job.status is not before.status:
             logger.info(
                 "job %s: %s -> %s (%s)",
@@ -254,13 +237,16 @@ class JobReconciler:
                 job.detail or job.reason or "no reason",
             )
             self._world.wake("runs", job.run_id)
+            self._wake_siblings(job, run)
             if run.service is not None:
                 self._world.wake("routes", "all")
         match job.status:
+            case status if (seen.silence or seen.lost) and not status.finished:
+                pass  # nobody is there who could do anything
             case JobStatus.PROVISIONING:
                 self._world.wake("instances", job.instance or "")
             case JobStatus.PULLING:
-                self._ensure("prepare", job, lambda: self._prepare(job, run))
+                self._ensure_prepared(before, job, run)
             case JobStatus.RUNNING:
                 self._ensure("attend", job, lambda: self._attend(job))
             case JobStatus.TERMINATING:
@@ -275,11 +261,36 @@ class JobReconciler:
             verb, job.container, act, lambda: self._world.wake("jobs", job.id)
         )
 
+    def _ensure_prepared(self, before: Job, job: Job, run: Run) -> None:
+        """Have the job prepared and started; one of several nodes only once all are prepared."""
+        if nodes_of(run.configuration) > 1 and not job.prepared:
+            self._ensure("fetch", job, lambda: self._fetch(job, run))
+        elif self._gathers(job, run) is None:
+            self._ensure("prepare", job, lambda: self._prepare(job, run))
+        if job.prepared and not before.prepared:
+            self._wake_siblings(job, run)
+
+    def _wake_siblings(self, job: Job, run: Run) -> None:
+        if nodes_of(run.configuration) > 1:
+            for other in self._siblings(job):
+                if other.id != job.id and not other.finished:
+                    self._world.wake("jobs", other.id)
+
+    def _fetch(self, job: Job, run: Run) -> None:
+        spec = container_spec(run, job, self._world.home)
+        self._host(job).prepare(spec, partial(self._tell, job))
+
+    def _nodes(self, job: Job, run: Run) -> tuple[Node, ...]:
+        """Return where all nodes of the job's attempt are; of a single one nobody asks."""
+        if nodes_of(run.configuration) == 1:
+            return ()
+        return nodes_in(self._siblings(job), self._world.store.instance)
+
     def _prepare(self, job: Job, run: Run) -> None:
         world = self._world
         host = self._host(job)
-        spec = container_spec(run, job, world.home)
-        host.prepare(spec, lambda step, part, text: self._tell(job, step, part, text))
+        spec = container_spec(run, job, world.home, nodes=self._nodes(job, run))
+        host.prepare(spec, partial(self._tell, job))
         world.checkpoint("job prepared")
         if not self._still_wanted(job):
             return
@@ -332,6 +343,7 @@ class JobReconciler:
     def _finish(self, job: Job) -> None:
         self._world.activities.forget(job.container)
         self._stopwatch.forget(job.container)
+        self._stopwatch.forget(_silence_key(job))
         self._world.live.ring()
         if job.instance is not None:
             self._world.wake("instances", job.instance)
@@ -342,9 +354,11 @@ class JobReconciler:
     def _next_look(self, before: Job, after: Job, seen: JobSighting) -> timedelta | None:
         if after.status is not before.status:
             return None if after.finished else timedelta(0)
+        if seen.silence is not None:
+            return min(SILENCE_TICK, max(seen.silence.patience - seen.silence.lasted, _SOON))
         if after.status is JobStatus.RUNNING and seen.max_duration is not None:
             left = seen.max_duration + decisions.DURATION_SLACK - seen.ran
-            return max(left, timedelta(milliseconds=10))
+            return max(left, _SOON)
         if after.status is JobStatus.TERMINATING and not (seen.stopped and seen.drained):
             return UNREACHABLE_WAIT
         return None
@@ -362,14 +376,15 @@ class JobReconciler:
         self._world.live.ring(progress=Progress(job.id, step, fraction, text))
 
 
-def _agreed(run: Run, offers: Sequence[Offer]) -> list[Offer]:
-    """Return the offers that the run's user agreed to, in their order, as they are now.
+def _silence_key(job: Job) -> str:
+    """Return under what the stopwatch measures for how long the job's machine is silent."""
+    return f"{job.container} silent"
 
-    One that is not there at present, as while a Docker Engine restarts, is waited for.
-    """
-    now = {offer.id: offer for offer in offers}
-    gone = Availability.NOT_AVAILABLE
-    return [now.get(offer.id, replace(offer, availability=gone)) for offer in run.offers]
+
+def _is_retried(run: Run) -> bool:
+    """Tell whether a job of *run* that is interrupted is tried again elsewhere."""
+    rule = retry_rule(run)
+    return run.service is not None or (rule is not None and rule.covers(JobReason.INTERRUPTED))
 
 
 def _patiently(act: Callable[[], None]) -> None:

@@ -104,7 +104,9 @@ def _next_look(
         return None
     if run.service is None:
         due = run.retry_at if run.status is RunStatus.PENDING else None
-        return None if due is None else max(due - now, timedelta(milliseconds=10))
+        if due is None or (due <= now and not all(job.finished for job in jobs)):
+            return None  # the job that ends last wakes us
+        return max(due - now, timedelta(milliseconds=10))
     if run.service.retiring != (before.service.retiring if before.service else ()):
         return timedelta(0)
     rests = [rest.until for rest in run.service.resting]

@@ -151,6 +151,8 @@ class Job:
     routes: tuple[Route, ...] = ()
     tried: tuple[TriedOffer, ...] = ()
     image: str | None = None
+    #: One of several nodes: all it needs is there, and it starts when this is so of every node.
+    prepared: bool = False
     exit_code: int | None = None
     signal: int | None = None
     placed_at: datetime | None = None
