@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dstack_engine import __version__, feeds
 from dstack_engine.engine import Engine
 from dstack_engine.errors import ConfigurationError, DstackError, EngineUnauthorized, TooLarge
+from dstack_engine.fleet_api import add_fleets
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.records.events import Event
 from dstack_engine.records.findings import Finding
@@ -121,6 +122,7 @@ def create_app(
     _add_containers(app, engine)
     _add_files(app, engine)
     _add_events(app, engine)
+    add_fleets(app, engine.fleets)
     app.add_middleware(Guard, token=token)
     return app
 

@@ -7,7 +7,6 @@ another port; what cannot be answered raises a `DstackError` of the kind that th
 from __future__ import annotations
 
 import json
-import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,8 +16,9 @@ from pydantic import TypeAdapter
 
 from dstack_engine import __version__
 from dstack_engine.address import find_engine
-from dstack_engine.connection import STREAM_TIMEOUT, Connection, Leash, error_of, lines
+from dstack_engine.connection import STREAM_TIMEOUT, Leash, error_of, lines
 from dstack_engine.errors import EngineError, EngineVersionMismatch, NotFound
+from dstack_engine.fleet_client import NAME_LIKE, FleetClient
 from dstack_engine.home import Home
 from dstack_engine.records.events import Event, Frame, Stream
 from dstack_engine.records.findings import Finding
@@ -43,9 +43,6 @@ from dstack_engine.spec.configurations import Runnable
 from dstack_engine.streams import decode, frame_from_json
 from dstack_engine.tokens import read_token
 
-#: What may stand in a path; the engine knows which names there are.
-NAME_LIKE = re.compile(r"[\w-]{1,64}")
-
 #: Waits between attempts to reach an engine that is away, in seconds.
 RECONNECT_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -63,13 +60,12 @@ _MODELS: TypeAdapter[list[ModelView]] = TypeAdapter(list[ModelView])
 _SERVICE: TypeAdapter[ServiceReport | None] = TypeAdapter(ServiceReport | None)
 
 
-class Client:
+class Client(FleetClient):
     """A connection to the home's engine."""
 
     def __init__(self, home: Home) -> None:
         """Make a client; nothing is asked of the engine yet."""
-        self.home = home
-        self._engine = Connection(home)
+        super().__init__(home)
         self._closed = threading.Event()
 
     def __enter__(self) -> Client:

@@ -18,8 +18,10 @@ import psutil
 from dstack_engine import __version__
 from dstack_engine.decisions.publication import models_of
 from dstack_engine.errors import Conflict, CursorTooOld, LeaseLost, NotFound, Refused
+from dstack_engine.fleets import Fleets
 from dstack_engine.hosts.base import Host, OpensShells
 from dstack_engine.hosts.logs import LogFrame, LogReader
+from dstack_engine.reconcilers.fleets import FleetReconciler
 from dstack_engine.reconcilers.instances import InstanceReconciler
 from dstack_engine.reconcilers.jobs import JobReconciler
 from dstack_engine.reconcilers.loop import Loop
@@ -65,11 +67,14 @@ class Engine:
         )
         self._jobs = jobs
         self._submissions = Submissions(world)
+        fleets = FleetReconciler(world, instances.look_again)
+        self.fleets = Fleets(world, instances.look_again)
         world.heed = TrafficListener(world).heed
         world.loops.update(
             runs=Loop("runs", runs.tick, runs.keys, workers=2),
             jobs=Loop("jobs", jobs.tick, jobs.keys, workers=4),
             instances=Loop("instances", instances.tick, instances.keys, workers=1),
+            fleets=Loop("fleets", fleets.tick, fleets.keys, workers=1),
             routes=Loop("routes", routes.tick, routes.keys, workers=1),
         )
         world.store.listen(lambda _events: world.live.ring())
@@ -88,6 +93,7 @@ class Engine:
         self.world.activities.stop()
         for loop in self.world.loops.values():
             loop.stop()
+        self.world.machines.close()
         runs = [kept.record for kept in self.world.store.runs(finished=False)]
         self.world.gateway.stop(gateway_too=all(run.service is None for run in runs))
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from time import monotonic
 
 from dstack_engine.decisions.crashes import past_attempts
+from dstack_engine.decisions.instances import is_ready, is_same_machine
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host
 from dstack_engine.reconcilers.containers import home_labels
 from dstack_engine.records.findings import Finding
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.runs import cost_of
 from dstack_engine.records.updates import PruneReport
@@ -44,6 +46,7 @@ class Housekeeping:
         self._engine = engine
         self._world = engine.world
         self._checks = checks
+        engine.world.sweep = self._sweep
 
     def reap(self, _key: str = "all") -> timedelta | None:
         """Take away containers and logs of runs that are deleted, or ended long ago."""
@@ -122,13 +125,29 @@ class Housekeeping:
     def _reap(self, keep: timedelta) -> tuple[int, int]:
         removed = 0
         for host in self._world.hosts.values():
-            try:
-                removed += self._reap_host(host, keep)
-            except HostUnreachable:
-                logger.debug("The %s host does not answer; reaping it later.", host.kind)
+            removed += self._reap_if_it_answers(host, None, keep)
+        for kept in self._world.store.instances(finished=False):
+            machine = kept.record
+            if machine.ssh is not None and is_ready(machine):
+                removed += self._reap_if_it_answers(
+                    self._world.machines.host(machine), machine, keep
+                )
         return removed, self._reap_logs(keep)
 
-    def _reap_host(self, host: Host, keep: timedelta) -> int:
+    def _sweep(self, machine: Instance) -> None:
+        """Take away from a machine that answers again what has ended, or goes on elsewhere."""
+        host = self._world.machines.host(machine)
+        self._reap_host(host, machine, self._world.settings.keep_ended)
+
+    def _reap_if_it_answers(self, host: Host, machine: Instance | None, keep: timedelta) -> int:
+        try:
+            return self._reap_host(host, machine, keep)
+        except HostUnreachable:
+            where = machine.name if machine is not None else "this computer"
+            logger.debug("The %s host of %s does not answer; reaping it later.", host.kind, where)
+            return 0
+
+    def _reap_host(self, host: Host, machine: Instance | None, keep: timedelta) -> int:
         # Containers are listed before jobs are: one made in between belongs to a job we then see.
         names = host.list_containers(home_labels(self._world.home))
         jobs = self._jobs()
@@ -136,7 +155,7 @@ class Housekeeping:
         for name in names:
             job = jobs.get(name)
             try:
-                if job is None or self._is_over(job, keep) or _is_elsewhere(job, host):
+                if job is None or self._is_over(job, keep) or _is_elsewhere(job, host, machine):
                     host.remove(name)
                     removed += 1
                 elif job.finished:
@@ -166,9 +185,16 @@ class Housekeeping:
         return job.finished_at is not None and self._world.clock() - job.finished_at >= keep
 
 
-def _is_elsewhere(job: Job, host: Host) -> bool:
-    """Tell whether the job has gone on to another host, having failed to start on this one."""
-    return job.offer is not None and job.offer.host is not host.kind
+def _is_elsewhere(job: Job, host: Host, machine: Instance | None) -> bool:
+    """Tell whether the job has gone on elsewhere, having failed to start on this host.
+
+    *machine* is the one that the host is on, None for this computer.
+    """
+    if job.offer is None:
+        return False
+    if machine is not None:
+        return not is_same_machine(machine, job)
+    return job.offer.instance is not None or job.offer.host is not host.kind
 
 
 def _size_of(folder: Path) -> int:

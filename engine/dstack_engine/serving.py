@@ -22,6 +22,7 @@ from dstack_engine.address import EngineAddress, publish, take_lock
 from dstack_engine.api import create_app
 from dstack_engine.backends.local import LocalBackend
 from dstack_engine.backends.registry import Registry
+from dstack_engine.backends.ssh import SshBackend
 from dstack_engine.engine import Engine
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.files.manifest import FileLimits
@@ -125,6 +126,8 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
         docker_gives_gpus=docker.gives_gpus,
         folder=home.root,
     )
+    store = Store(home.database)
+    ssh = SshBackend(lambda: (kept.record for kept in store.instances(finished=False)))
     gateway = GatewayLink(
         home,
         port=settings.gateway.port,
@@ -135,12 +138,12 @@ def open_world(home: Home, checkpoint: Checkpoint, clock: Clock = utc_now) -> Wo
     world = World(
         home=home,
         settings=settings,
-        store=Store(home.database),
+        store=store,
         live=live,
         blobs=BlobStore(home, FileLimits(settings.max_files, settings.files_limit_bytes)),
         hosts=hosts,
-        machines=RemoteMachines(),
-        backends=Registry([local]),
+        machines=RemoteMachines(home, log_cap=settings.log_limit_bytes, on_output=live.ring),
+        backends=Registry([local, ssh]),
         gateway=gateway,
         port_taken=is_taken,
         lowest_port=lowest_port(),

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Final
 
 from dstack_engine.decisions import placement
 from dstack_engine.decisions.deployments import refuse_unsupported, renew
+from dstack_engine.decisions.instances import trouble_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
 from dstack_engine.decisions.services import first_state
-from dstack_engine.errors import Conflict, LeaseLost, NotFound, Refused
+from dstack_engine.errors import Conflict, HostUnreachable, LeaseLost, NotFound, Refused
 from dstack_engine.hosts.base import KnowsImages
 from dstack_engine.reconcilers.containers import image_of
 from dstack_engine.reconcilers.world import World
-from dstack_engine.records.offers import Offer, OfferId, Plan
+from dstack_engine.records.offers import Availability, Offer, OfferId, Plan
 from dstack_engine.records.runs import Run, RunId, RunStatus
 from dstack_engine.spec.configurations import Runnable, ServiceConfiguration
 from dstack_engine.spec.names import check_name, random_name
 from dstack_engine.spec.secrets import refuse_secrets
+
+#: How long a plan waits to be told which machines have its image, in seconds.
+IMAGE_PATIENCE: Final = 1.0
+
+_ANSWERING: Final = frozenset({Availability.IDLE, Availability.BUSY})
 
 
 @dataclass(frozen=True)
@@ -150,25 +158,63 @@ class Submissions:
     def _check_ports(self, run: Run) -> None:
         """Raise the refusal of `choose_routes` now, while the author still looks."""
         active = [kept.record for kept in self._world.store.jobs(finished=False)]
-        self._world.choose_routes(run.configuration, run.offers[0].host, active)
+        self._world.choose_routes(run.configuration, run.offers[0], active)
 
     def _place(self, configuration: Runnable) -> Plan:
         """Return the plan without what only its reader wants to know: whose images are here."""
         offers, silent = self._world.backends.list_offers()
         plan = placement.plan(configuration, offers, configured=self._world.backends)
-        return replace(plan, remarks=(*plan.remarks, *silent))
+        return replace(plan, remarks=(*plan.remarks, *silent, *self._fleet_remarks(configuration)))
+
+    def _fleet_remarks(self, configuration: Runnable) -> tuple[str, ...]:
+        """Say of each machine of the fleets that may be used why it cannot be, where it cannot."""
+        fleets = configuration.fleets
+        machines = (kept.record for kept in self._world.store.instances(finished=False))
+        troubles = (
+            trouble_of(machine)
+            for machine in machines
+            if machine.fleet is not None and (fleets is None or machine.fleet in fleets)
+        )
+        return tuple(trouble for trouble in troubles if trouble is not None)
 
     def _image_remarks(self, configuration: Runnable, plan: Plan) -> dict[OfferId, tuple[str, ...]]:
-        """Say of each Docker offer when its image must be fetched first."""
+        """Say of each Docker offer when its image must be fetched first.
+
+        Of machines reached by SSH, those are told of that answer within `IMAGE_PATIENCE`.
+        """
+        images = {
+            offer: image
+            for offer in plan.offers
+            if (image := image_of(configuration, offer, self._world.settings)) is not None
+        }
         remarks: dict[OfferId, tuple[str, ...]] = {}
-        for offer in plan.offers:
-            host = self._world.hosts.get(offer.host)
-            image = image_of(configuration, offer, self._world.settings)
-            if image is None or not isinstance(host, KnowsImages):
-                continue
-            if not host.has_image(image):
-                remarks[offer.id] = (f"{image} is not here yet; it will be pulled",)
+        for offer in self._lacking(images):
+            where = "here" if offer.instance is None else f"on {offer.instance}"
+            remarks[offer.id] = (f"{images[offer]} is not {where} yet; it will be pulled",)
         return remarks
+
+    def _lacking(self, images: Mapping[Offer, str]) -> list[Offer]:
+        """Return the offers that are known to lack their image."""
+        lacks = [
+            one for one, image in images.items() if one.instance is None and self._lacks(one, image)
+        ]
+        there = [
+            one for one in images if one.availability in _ANSWERING and one.instance is not None
+        ]
+        if not there:
+            return lacks
+        pool = ThreadPoolExecutor(max_workers=min(len(there), 16), thread_name_prefix="images")
+        asked = {pool.submit(self._lacks, one, images[one]): one for one in there}
+        done = wait(asked, timeout=IMAGE_PATIENCE).done
+        pool.shutdown(wait=False, cancel_futures=True)
+        return [*lacks, *(asked[one] for one in done if one.result())]
+
+    def _lacks(self, offer: Offer, image: str) -> bool:
+        try:
+            host = self._world.host_at(offer)
+            return isinstance(host, KnowsImages) and not host.has_image(image)
+        except HostUnreachable:
+            return False
 
 
 def _checked_environment(configuration: Runnable, given: Mapping[str, str]) -> dict[str, str]:

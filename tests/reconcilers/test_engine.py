@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstack_engine.backends.registry import Registry
+from dstack_engine.backends.ssh import SshBackend
 from dstack_engine.engine import Engine
 from dstack_engine.errors import (
     Conflict,
@@ -50,15 +51,17 @@ class Ground:
         self.machines = FakeMachines()
         self.backend = FakeBackend("local", [an_offer(k) for k in HostKind])
         self.gateway = FakeGatewayLink(lambda report: self.world.heed(report))
+        store = Store(home.make().database)
+        ssh = SshBackend(lambda: (kept.record for kept in store.instances(finished=False)))
         self.world = World(
-            home=home.make(),
+            home=home,
             settings=Settings(local=LocalSettings(max_jobs=max_jobs)),
-            store=Store(home.database),
+            store=store,
             live=Live(),
             blobs=BlobStore(home),
             hosts={HostKind.DOCKER: self.docker, HostKind.PROCESS: self.process},
             machines=self.machines,
-            backends=Registry([self.backend]),
+            backends=Registry([self.backend, ssh]),
             gateway=self.gateway,
             port_taken=lambda port: port == 6666,
         )

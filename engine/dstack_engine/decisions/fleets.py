@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TypeAlias
 
+from dstack_engine.decisions.ownership import SSH
 from dstack_engine.errors import Conflict, Refused
 from dstack_engine.records.fleets import Fleet, FleetStatus
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
@@ -27,9 +28,6 @@ from dstack_engine.spec.fleets import (
     SshHost,
     key_paths,
 )
-
-#: The backend of machines of one's own.
-SSH = "ssh"
 
 #: What tells one machine from another: its name or address, its port, and through whom.
 Place: TypeAlias = tuple[str, int, str]
@@ -264,7 +262,7 @@ def leaving_machines(
 
 
 def without(configuration: FleetConfiguration, gone: Collection[Instance]) -> FleetConfiguration:
-    """Return *configuration* without the machines *gone*; at least one must stay."""
+    """Return *configuration* without the machines *gone*."""
     config = configuration.ssh_config
     assert config is not None, "a fleet of rented machines"
     places = {place_of(one.ssh) for one in gone if one.ssh is not None}

@@ -1,4 +1,7 @@
-"""The instance loop: rents a machine that a job was placed on, and says when it is ready."""
+"""The instance loop: rents a machine that a job was placed on, and says when it is ready.
+
+Machines that are reached by SSH are there already; `machines` looks after them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 from datetime import timedelta
 
 from dstack_engine.decisions import instances as decisions
+from dstack_engine.reconcilers.machines import MachineReconciler
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.instances import InstanceStatus
 
@@ -21,10 +25,15 @@ class InstanceReconciler:
     def __init__(self, world: World) -> None:
         """Work in *world*; its `tick` and `keys` are given to a `Loop`."""
         self._world = world
+        self._machines = MachineReconciler(world)
 
     def keys(self) -> list[str]:
         """Return the names of all instances that are not gone."""
         return [kept.record.name for kept in self._world.store.instances(finished=False)]
+
+    def look_again(self, name: str) -> None:
+        """Have a machine that is reached by SSH looked into soon, whatever is known of it."""
+        self._machines.look_again(name)
 
     def tick(self, name: str) -> timedelta | None:
         """Move one instance on; return when to look again."""
@@ -33,6 +42,8 @@ class InstanceReconciler:
         if kept is None:
             return None
         instance = kept.record
+        if instance.ssh is not None:
+            return self._machines.tick(kept)
         backend = world.backends[instance.backend]
         machine = backend.describe(instance.name)
         if machine is None and instance.status is InstanceStatus.PENDING:

@@ -68,6 +68,34 @@ class Stopwatch:
             self._begun.pop(key, None)
 
 
+class Pauses:
+    """When what is tried again and again may be tried next, by key, by CLOCK_MONOTONIC."""
+
+    def __init__(self, *seconds: float) -> None:
+        """Wait so long after the first try, the second, …; after the last as after every later."""
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._tries: dict[str, tuple[int, float]] = {}
+
+    def begin(self, key: str) -> None:
+        """Note that *key* was tried now."""
+        with self._lock:
+            tries = self._tries.get(key, (0, 0.0))[0]
+            seconds = self._seconds[min(tries, len(self._seconds) - 1)]
+            self._tries[key] = (tries + 1, monotonic() + seconds)
+
+    def left(self, key: str) -> timedelta:
+        """Return how long until *key* may be tried; 0 where it may be now."""
+        with self._lock:
+            due_at = self._tries.get(key, (0, 0.0))[1]
+        return timedelta(seconds=max(due_at - monotonic(), 0.0))
+
+    def forget(self, key: str) -> None:
+        """Let *key* be tried at once, and wait after it as after a first try."""
+        with self._lock:
+            self._tries.pop(key, None)
+
+
 #: Called between any two steps of a beat with the name of the step just done: the place where a
 #: test kills the engine.
 Checkpoint = Callable[[str], None]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from dstack_engine.errors import DstackError
+from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.reconcilers.world import World
-from dstack_engine.records.jobs import JobStatus
-from dstack_engine.records.offers import HostKind
+from dstack_engine.records.jobs import Job, JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +31,27 @@ class UsageSampler:
         if self._world.live.heard:
             for kept in self._world.store.jobs(finished=False):
                 if kept.record.status is JobStatus.RUNNING and kept.record.offer is not None:
-                    self._measure(kept.record.id, kept.record.container, kept.record.offer.host)
+                    self._look_at(kept.record)
         return INTERVAL
 
-    def _measure(self, job: str, container: str, kind: HostKind) -> None:
+    def _look_at(self, job: Job) -> None:
         try:
-            usage = self._world.hosts[kind].usage(container)
+            machine = self._world.machine_of(job)
+        except HostUnreachable:
+            return
+        if machine is None:
+            self._measure(job)
+        elif machine.reachable:
+            # In a thread of its own: a machine that is frozen must not hold up the others.
+            activities = self._world.activities
+            activities.forget(job.container, "usage")
+            activities.ensure("usage", job.container, lambda: self._measure(job), lambda: None)
+
+    def _measure(self, job: Job) -> None:
+        try:
+            usage = self._world.host_of(job).usage(job.container)
         except DstackError as error:
-            logger.debug("job %s could not be measured: %s", job, error)
+            logger.debug("job %s could not be measured: %s", job.id, error)
             return
         if usage is not None:
-            self._world.live.ring(usage=(job, usage))
+            self._world.live.ring(usage=(job.id, usage))

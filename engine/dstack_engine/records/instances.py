@@ -56,6 +56,11 @@ class Instance:
     delete_forced: bool = False
 
     @property
+    def finished(self) -> bool:
+        """Tell whether the machine is ours no more."""
+        return self.status is InstanceStatus.TERMINATED
+
+    @property
     def reachable(self) -> bool:
         """Tell whether it answered when it was asked last."""
         return self.unreachable_since is None

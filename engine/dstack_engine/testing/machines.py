@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dstack_engine.errors import HostUnreachable
 from dstack_engine.hosts.base import Host
 from dstack_engine.records.findings import Finding
 from dstack_engine.records.instances import Instance
@@ -53,11 +54,27 @@ class FakeMachines:
 
     def host(self, instance: Instance) -> Host:
         """Return the machine's fake host, made on the first call."""
-        return self.hosts.setdefault(_host_name(instance), FakeHost(FakeMachine()))
+        return self.host_named(_host_name(instance))
+
+    def host_named(self, hostname: str) -> FakeHost:
+        """Return the fake host of the machine of that host name."""
+        return self.hosts.setdefault(hostname, FakeHost(FakeMachine()))
+
+    def silence(self, hostname: str, why: str = "Connection timed out") -> None:
+        """Let the machine not answer from now on; what runs there runs on."""
+        self.silent[hostname] = why
+        self.host_named(hostname).set_unreachable(True)
+
+    def answer(self, hostname: str) -> None:
+        """Let the machine answer again."""
+        self.silent.pop(hostname, None)
+        self.host_named(hostname).set_unreachable(False)
 
     def release(self, instance: Instance) -> None:
         """Remove its containers."""
         self.calls.append(("release", instance.name))
+        if _host_name(instance) in self.silent:
+            raise HostUnreachable(self.silent[_host_name(instance)])
         host = self.host(instance)
         for container in host.list_containers({}):
             host.remove(container)
