@@ -7,7 +7,6 @@ can lose power, its cable or its mind. What a test does to it is undone by `mend
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import uuid
@@ -19,11 +18,11 @@ from docker.errors import DockerException
 
 from dstack_engine.records.machines import SshTarget
 from tests.hosts.bed_cgroups import Cgroups
+from tests.hosts.bed_disk import SCRIPTS, SSHD, Disk, write
 from tests.hosts.bed_network import Network, end
 from tests.hosts.commands import NoGround, output
 from tests.hosts.engines import wait_for
 
-SCRIPTS = Path(__file__).parent / "bed"
 SOCKET = "run/docker.sock"
 
 STOP_DOCKER = """
@@ -31,19 +30,6 @@ pid=$(cat /run/docker.pid) || exit 0
 kill -$0 $pid
 while kill -0 $pid 2>/dev/null; do sleep 0.05; done
 rm -f /run/docker.pid
-"""
-
-#: Users besides root: one may use the Docker Engine, one may not.
-USERS = {"ann": 2001, "bob": 2002}
-
-SSHD = """\
-HostKey /etc/bed/host_key
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-Subsystem sftp internal-sftp
 """
 DOCKER = '{{"shutdown-timeout": 3, "exec-opts": ["native.cgroupdriver=cgroupfs"]{more}}}'
 NVIDIA = ', "runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}'
@@ -62,8 +48,7 @@ class BedHost:
         self._index = index
         self._network = network
         self._folder = folder / self.name
-        self._disk = self._folder / "disk"
-        self._disk_mb = disk_mb
+        self._disk = Disk(self._folder / "disk", disk_mb)
         self._shown = shown
         self._cgroups = Cgroups(network.namespace(self.name))
         self._holder: subprocess.Popen[bytes] | None = None
@@ -102,15 +87,11 @@ class BedHost:
 
     def write(self, path: str, content: str, mode: int = 0o644) -> None:
         """Write a file on its disk; *path* is absolute."""
-        file = self._root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        file.write_text(content)
-        file.chmod(mode)
+        write(self._root, path, content, mode)
 
     @property
     def _root(self) -> Path:
-        return Path(f"/proc/{self._init}/root") if self.running else self._disk / "upper"
+        return Path(f"/proc/{self._init}/root") if self.running else self._disk.root
 
     # --- power --------------------------------------------------------------------------------
 
@@ -120,48 +101,10 @@ class BedHost:
         self._boot()
 
     def _make_disk(self) -> None:
-        self._disk.mkdir(parents=True)
+        self._disk.make(self.name, self.address, self.identity_file.with_suffix(".pub"))
         (self._folder / "root").mkdir()
-        size = f"size={self._disk_mb}m,mode=755"
-        output(["mount", "-t", "tmpfs", "-o", size, "djb", str(self._disk)])
-        for name in ("upper", "work", "home", "root", "var/lib/docker"):
-            (self._disk / name).mkdir(parents=True)
-        self._add_users()
-        self.write("/etc/hostname", f"{self.name}\n")
-        self.write("/etc/hosts", f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        self.write("/etc/resolv.conf", "")
-        self.write("/etc/bed/init.sh", (SCRIPTS / "init.sh").read_text())
-        self._set_sshd(SSHD)
         self._set_docker("")
         self.new_host_key()
-        self._undo.clear()
-
-    def _add_users(self) -> None:
-        """Let root, ann and bob log in with the bed's key; ann is of the group docker."""
-        tables = {name: Path("/etc", name).read_text() for name in ("passwd", "group", "shadow")}
-        if "\ndocker:" not in tables["group"]:
-            tables["group"] += "docker:x:2999:\n"
-        groups = [
-            f"{line.rstrip(':')}:ann" if line.startswith("docker:") else line
-            for line in tables["group"].splitlines()
-        ]
-        tables["group"] = "\n".join(groups) + "\n"
-        for user, number in USERS.items():
-            tables["passwd"] += f"{user}:x:{number}:{number}::/home/{user}:/bin/bash\n"
-            tables["group"] += f"{user}:x:{number}:\n"
-            tables["shadow"] += f"{user}:*:20000:0:99999:7:::\n"
-            self._let_in(self._disk / "home" / user, number)
-        for name, text in tables.items():
-            self.write(f"/etc/{name}", text, 0o600 if name == "shadow" else 0o644)
-        self._let_in(self._disk / "root", 0)
-
-    def _let_in(self, home: Path, number: int) -> None:
-        keys = home / ".ssh/authorized_keys"
-        keys.parent.mkdir(parents=True, mode=0o700)
-        keys.write_text(self.identity_file.with_suffix(".pub").read_text())
-        for path in (home, keys.parent, keys):
-            os.chown(path, number, number)
-            path.chmod(0o600 if path == keys else 0o700)
 
     def _boot(self) -> None:
         """Start process 1 in fresh namespaces; what holds it waits outside and ends with it."""
@@ -221,7 +164,7 @@ class BedHost:
     @property
     def console(self) -> str:
         """What it said while it booted, with its daemons' last words."""
-        files = [self._folder / "console", self._disk / "upper/var/log/dockerd.log"]
+        files = [self._folder / "console", self._disk.root / "var/log/dockerd.log"]
         return "\n".join(f.read_text(errors="replace")[-2000:] for f in files if f.exists())
 
     def crash(self) -> None:
@@ -337,16 +280,12 @@ class BedHost:
     def fill_disk(self, leave_mb: int = 0) -> None:
         """Leave *leave_mb* of free space on its disk, and not one byte of memory spent for it."""
         self._undo["disk"] = self.free_disk
-        used = shutil.disk_usage(self._disk).used >> 10
-        self._resize(f"{used + 4 + (leave_mb << 10)}k")
+        self._disk.fill(leave_mb)
 
     def free_disk(self) -> None:
         """Give back what `fill_disk` took."""
         self._undo.pop("disk", None)
-        self._resize(f"{self._disk_mb}m")
-
-    def _resize(self, size: str) -> None:
-        output(["mount", "-o", f"remount,size={size}", str(self._disk)])
+        self._disk.free()
 
     def new_host_key(self) -> str:
         """Give it another host key, as a reinstalled machine has; return its fingerprint."""
@@ -361,16 +300,13 @@ class BedHost:
         Logins that are open stay as they are.
         """
         self._undo["sshd"] = self.sshd_says
-        self._set_sshd("\n".join([*lines, SSHD]))
+        self.write("/etc/bed/sshd_config", "\n".join([*lines, SSHD]))
         self.execute("sh", "-c", "kill $(cat /run/sshd.pid)")
         wait_for(lambda: not self._sshd_answers(), f"the end of the sshd of {self.name}")
         self._order("sshd")
         wait_for(self._sshd_answers, f"the sshd of {self.name}")
         if not lines:
             del self._undo["sshd"]
-
-    def _set_sshd(self, text: str) -> None:
-        self.write("/etc/bed/sshd_config", text)
 
     def give_gpus(
         self,
@@ -424,4 +360,6 @@ class BedHost:
         self._end()
         self._network.unplug(self.name)
         self._cgroups.destroy()
-        subprocess.run(["umount", "--lazy", str(self._disk)], capture_output=True, check=False)
+        subprocess.run(
+            ["umount", "--lazy", str(self._disk.folder)], capture_output=True, check=False
+        )
