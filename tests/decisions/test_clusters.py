@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstack_engine.decisions.capacity import NoPlace, Placed, Queued, Wait, place
+from dstack_engine.decisions.clusters import why_not_yet
 from dstack_engine.records.jobs import Job, JobId, JobStatus, Reservation, TriedOffer
 from dstack_engine.records.offers import Availability, Offer
 from dstack_engine.records.routes import Route
-from tests.decisions.samples import a_job, ours, running, wants
+from tests.decisions.samples import NOON, a_job, ours, running, wants
 
 LAB = [ours(f"lab-{n}") for n in range(3)]
 WHOLE = Reservation(cpus=8.0, memory_gb=32.0, blocks=1)
@@ -170,6 +171,56 @@ def test_nodes_of_two_runs_on_one_machine_do_not_listen_on_the_same_port() -> No
     )
     assert isinstance(placed(nodes("fox", 2)[0], split, others, text="nodes: 2"), Placed)
     assert isinstance(placed(a_job(), split, others, text="ports: ['*:8080']"), Placed)
+
+
+# --- who may start ------------------------------------------------------------------------------
+
+
+def prepared(job: Job) -> Job:
+    return replace(on(LAB[job.node], job), status=JobStatus.PULLING, prepared=True)
+
+
+def started(job: Job) -> Job:
+    return replace(prepared(job), status=JobStatus.RUNNING, started_at=NOON)
+
+
+def test_no_node_starts_before_all_are_prepared() -> None:
+    first, second, third = nodes("fox", 3)
+    mine = prepared(first)
+    waits = "waits for node 1: all nodes start together"
+    assert why_not_yet(mine, [mine], 3, "any") == waits
+    for status in (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING):
+        late = replace(on(LAB[1], second), status=status)
+        assert why_not_yet(mine, [mine, late, prepared(third)], 3, "any") == waits
+    all_of_them = [mine, prepared(second), prepared(third)]
+    assert why_not_yet(mine, all_of_them, 3, "any") is None
+    assert why_not_yet(mine, [mine, started(second), prepared(third)], 3, "any") is None
+
+
+def test_no_node_starts_beside_one_that_has_failed() -> None:
+    first, second = nodes("fox", 2)
+    failed = replace(started(second), status=JobStatus.FAILED)
+    assert why_not_yet(prepared(first), [prepared(first), failed], 2, "any") is not None
+
+
+def test_the_master_starts_first_where_that_is_asked() -> None:
+    first, second = (prepared(job) for job in nodes("fox", 2))
+    assert why_not_yet(first, [first, second], 2, "master-first") is None
+    assert why_not_yet(second, [first, second], 2, "master-first") == (
+        "waits for node 0, which starts first"
+    )
+    for begun in (started(first), replace(started(first), status=JobStatus.DONE)):
+        assert why_not_yet(second, [begun, second], 2, "master-first") is None
+
+
+def test_the_workers_start_first_where_that_is_asked() -> None:
+    first, second, third = (prepared(job) for job in nodes("fox", 3))
+    assert why_not_yet(second, [first, second, third], 3, "workers-first") is None
+    assert why_not_yet(first, [first, started(second), third], 3, "workers-first") == (
+        "waits for node 2: the others start first"
+    )
+    both = [first, started(second), started(third)]
+    assert why_not_yet(first, both, 3, "workers-first") is None
 
 
 # --- whatever is asked --------------------------------------------------------------------------

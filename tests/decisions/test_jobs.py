@@ -151,3 +151,22 @@ def test_whoever_has_a_place_ends_through_terminating(status: JobStatus) -> None
     assert (after.status, after.reason) == (JobStatus.TERMINATING, JobReason.ABORTED_BY_USER)
     ended = advance_job(after, JobSighting(stopped=True, drained=True), NOON)
     assert ended.status is JobStatus.ABORTED
+
+
+def test_one_of_several_nodes_is_prepared_and_waits_for_the_others() -> None:
+    pulling = a_job(JobStatus.PULLING)
+    after = advance_job(pulling, JobSighting(prepared=True), NOON)
+    assert after == replace(pulling, prepared=True)
+    told = advance_job(after, JobSighting(waiting="waits for node 1"), NOON)
+    assert told == replace(after, waiting="waits for node 1")
+    up = JobSighting(container=Sighting(Container.UP))
+    running = advance_job(told, up, NOON)
+    assert (running.status, running.waiting) == (JobStatus.RUNNING, None)
+
+
+def test_a_node_that_cannot_start_once_all_were_prepared_has_no_other_machine() -> None:
+    pulling = a_job(JobStatus.PULLING, prepared=True)
+    unfit = JobSighting(unfit=Unfit("port 8080 is taken", JobReason.PORTS_BINDING_FAILED))
+    after = advance_job(pulling, unfit, NOON)
+    assert (after.status, after.reason) == (JobStatus.TERMINATING, JobReason.PORTS_BINDING_FAILED)
+    assert after.detail == "port 8080 is taken"

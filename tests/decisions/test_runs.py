@@ -163,3 +163,56 @@ def test_a_pending_run_that_is_stopped_tries_no_more() -> None:
     run = a_run(RunStatus.PENDING, retry_at=NOON + HOUR, stop_requested_at=NOON)
     after = advance_run(run, [failed], ERRORS, 1, NOON)
     assert (after.run.status, after.new_jobs) == (RunStatus.TERMINATED, ())
+
+
+# --- several nodes ------------------------------------------------------------------------------
+
+
+def test_all_nodes_are_tried_again_once_the_last_of_them_has_ended() -> None:
+    one, two = first_jobs(2)
+    failed = ended(one, JobReason.CONTAINER_EXITED_WITH_ERROR)
+    alive = replace(two, status=JobStatus.TERMINATING, started_at=NOON)
+    run = advance_run(a_run(RunStatus.RUNNING), [failed, alive], ERRORS, 2, NOON).run
+    assert run.status is RunStatus.PENDING
+    assert wish_for(run) is JobReason.TERMINATED_BY_SERVER
+    assert advance_run(run, [failed, alive], ERRORS, 2, NOON + HOUR).new_jobs == ()
+    jobs = [failed, ended(two, JobReason.TERMINATED_BY_SERVER)]
+    after = advance_run(run, jobs, ERRORS, 2, NOON + HOUR)
+    assert [job.id for job in after.new_jobs] == ["fox-0-0/2", "fox-1-0/2"]
+
+
+def with_criteria(criteria: str, status: RunStatus = RunStatus.RUNNING) -> Run:
+    task = {"type": "task", "commands": ["true"], "nodes": 2, "stop_criteria": criteria}
+    return a_run(status, configuration=TaskConfiguration.model_validate(task))
+
+
+def test_with_master_done_the_run_ends_with_its_first_node_whatever_the_others_do() -> None:
+    master, worker = first_jobs(2)
+    done = ended(master, JobReason.DONE_BY_RUNNER)
+    alive = replace(worker, status=JobStatus.RUNNING, started_at=NOON)
+    run = advance_run(with_criteria("master-done"), [done, alive], None, 2, NOON).run
+    assert (run.status, run.reason) == (RunStatus.TERMINATING, RunReason.ALL_JOBS_DONE)
+    stopped = ended(worker, JobReason.TERMINATED_BY_SERVER)
+    assert advance_run(run, [done, stopped], None, 2, NOON).run.status is RunStatus.DONE
+    lost = ended(worker, JobReason.CONTAINER_EXITED_WITH_ERROR)
+    run = advance_run(with_criteria("master-done"), [done, lost], None, 2, NOON).run
+    assert run.status is RunStatus.DONE
+
+
+def test_with_all_done_the_first_node_waits_for_the_others_and_fails_with_them() -> None:
+    master, worker = first_jobs(2)
+    done = ended(master, JobReason.DONE_BY_RUNNER)
+    alive = replace(worker, status=JobStatus.RUNNING, started_at=NOON)
+    for run in (with_criteria("all-done"), a_run(RunStatus.RUNNING)):
+        assert advance_run(run, [done, alive], None, 2, NOON).run.status is RunStatus.RUNNING
+        failed = ended(worker, JobReason.CONTAINER_EXITED_WITH_ERROR)
+        after = advance_run(run, [done, failed], None, 2, NOON).run
+        assert (after.status, after.reason) == (RunStatus.FAILED, RunReason.JOB_FAILED)
+
+
+def test_with_master_done_a_worker_that_fails_first_fails_the_run() -> None:
+    master, worker = first_jobs(2)
+    alive = replace(master, status=JobStatus.RUNNING, started_at=NOON)
+    failed = ended(worker, JobReason.CONTAINER_EXITED_WITH_ERROR)
+    run = advance_run(with_criteria("master-done"), [alive, failed], None, 2, NOON).run
+    assert run.reason is RunReason.JOB_FAILED

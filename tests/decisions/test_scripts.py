@@ -10,8 +10,10 @@ import pytest
 
 from dstack_engine.decisions.scripts import (
     Images,
+    Node,
     check_script,
     finds_its_port,
+    gpu_count,
     image_for,
     job_script,
     registry_login_of,
@@ -22,7 +24,7 @@ from dstack_engine.records.jobs import Reservation
 from dstack_engine.records.offers import HostKind
 from dstack_engine.records.routes import Route
 from dstack_engine.spec.configurations import ServiceConfiguration
-from tests.decisions.samples import T4, a_job, a_run, gpus, here, running, there, wants
+from tests.decisions.samples import T4, a_job, a_run, gpus, here, ours, running, there, wants
 
 IMAGES = Images("python:{version}-slim", "base:py{version}-cuda", "base:py{version}-cuda-devel")
 
@@ -256,3 +258,26 @@ def test_a_program_that_asks_for_its_port_is_known_by_its_words(written: str, fi
     wanted = wants(written, type="service")
     assert isinstance(wanted, ServiceConfiguration)
     assert finds_its_port(wanted) is finds
+
+
+def test_nodes_are_told_where_the_others_are_and_how_many_gpus_there_are() -> None:
+    wanted = wants("nodes: 3")
+    job = a_job(node=1, offer=ours("lab-1", gpus=gpus(T4, 4)), reservation=Reservation())
+    nodes = [Node("10.0.0.5", 4), Node("10.0.0.6", 2), Node("10.0.0.7", 4)]
+    environment = job_script(a_run(wanted), job, nodes=nodes).environment
+    assert {
+        name: text for name, text in environment.items() if "NODE" in name or "GPU" in name
+    } == {
+        "DSTACK_MASTER_NODE_IP": "10.0.0.5",
+        "DSTACK_NODE_RANK": "1",
+        "DSTACK_NODES_NUM": "3",
+        "DSTACK_NODES_IPS": "10.0.0.5\n10.0.0.6\n10.0.0.7",
+        "DSTACK_GPUS_PER_NODE": "2",
+        "DSTACK_GPUS_NUM": "10",
+    }
+
+
+def test_of_a_fleets_machine_only_reserved_gpus_are_counted() -> None:
+    machine = ours(gpus=gpus(T4, 4))
+    assert gpu_count(running("fox", machine, Reservation(blocks=1))) == 0
+    assert gpu_count(running("fox", machine, Reservation(gpus=("GPU-0", "GPU-1")))) == 2
