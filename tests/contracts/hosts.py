@@ -12,20 +12,26 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
-from dstack_engine.errors import ContainerFailed
+from dstack_engine.errors import ContainerFailed, HostUnreachable
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec, Files, Host
 from dstack_engine.hosts.docker import DockerHost
 from dstack_engine.hosts.logs import LogReader
 from dstack_engine.hosts.process import ProcessHost
+from dstack_engine.hosts.remote import RemoteMachines
+from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
+from dstack_engine.records.machines import SshTarget
+from dstack_engine.records.offers import HostKind, MachineShape, Offer, OfferId
 from dstack_engine.records.sightings import Container, Sighting
 from dstack_engine.testing import FakeHost, FakeMachine
+from tests.hosts.bed import Bed
+from tests.ssh.servers import SshServer
 
 PATIENCE = 30.0
 
@@ -49,6 +55,53 @@ def docker_host(request: pytest.FixtureRequest, home: Home) -> Ground:
         return DockerHost(engine.host, **options)
 
     return Ground(make, home, image=image)
+
+
+def ssh_host(request: pytest.FixtureRequest, home: Home) -> Ground:
+    """This machine's Docker Engine, reached by SSH through a server on loopback."""
+    request.getfixturevalue("docker_engine")
+    image: str = request.getfixturevalue("python_image")
+    server: SshServer = request.getfixturevalue("ssh_server")
+    return _remote_ground(request, home, server.target, image)
+
+
+def bed_host(request: pytest.FixtureRequest, home: Home) -> Ground:
+    """A host of the bed: a machine of its own, with its own Docker Engine."""
+    bed: Bed = request.getfixturevalue("bed")
+    image: str = request.getfixturevalue("bed_python_image")
+    return _remote_ground(request, home, bed.hosts[0].target, image)
+
+
+def _remote_ground(
+    request: pytest.FixtureRequest, home: Home, target: SshTarget, image: str
+) -> Ground:
+    home.make()
+    instance = a_machine(target)
+
+    def make(**options: Any) -> Host:
+        return RemoteMachines(home, **options).host(instance)
+
+    request.addfinalizer(lambda: RemoteMachines(home).forget(instance))
+    return Ground(make, home, image=image)
+
+
+def a_machine(target: SshTarget, name: str = "lab-0") -> Instance:
+    """Return the record of a machine of one's own."""
+    at = datetime(2026, 11, 21, tzinfo=timezone.utc)
+    shape = MachineShape(4, 8.0)
+    offer = Offer(OfferId(f"ssh/{name}"), "ssh", "lab", "box", HostKind.DOCKER, shape, 0.0)
+    fleet, _, number = name.rpartition("-")
+    return Instance(
+        InstanceName(name),
+        "ssh",
+        offer,
+        InstanceStatus.IDLE,
+        at,
+        at,
+        fleet=fleet,
+        number=int(number),
+        ssh=target,
+    )
 
 
 def fake_host(request: pytest.FixtureRequest, home: Home) -> Ground:
@@ -148,7 +201,7 @@ class Ground:
     def _attend_quietly(self, host: Host, name: str) -> None:
         try:
             host.attend(name, self.log(name))
-        except ContainerFailed:
+        except (ContainerFailed, HostUnreachable):
             return
 
 

@@ -25,14 +25,21 @@ from tests.contracts.hosts import (
     GRACE,
     FolderFiles,
     Ground,
+    bed_host,
     docker_host,
     eventually,
     fake_host,
     process_host,
+    ssh_host,
     untar,
 )
 
-REAL = [process_host, pytest.param(docker_host, marks=pytest.mark.docker)]
+REAL = [
+    process_host,
+    pytest.param(docker_host, marks=pytest.mark.docker),
+    pytest.param(ssh_host, marks=[pytest.mark.docker, pytest.mark.slow]),
+    pytest.param(bed_host, marks=[pytest.mark.docker, pytest.mark.slow]),
+]
 
 
 @pytest.fixture(params=[*REAL, fake_host])
