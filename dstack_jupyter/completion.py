@@ -44,12 +44,15 @@ _NAMES_OF_OPTIONS: Mapping[str, tuple[known_names.Names, str]] = {
     "--region": (known_names.REGIONS, "region"),
     "-r": (known_names.REGIONS, "region"),
     "--instance-type": (known_names.INSTANCE_TYPES, "instance type"),
+    "--fleet": (known_names.FLEETS, "fleet"),
+    "--pool": (known_names.FLEETS, "fleet"),
     "-f": (known_names.FILES, "configuration"),
     "--file": (known_names.FILES, "configuration"),
 }
 _NAMES_OF_KEYS: Mapping[str, tuple[known_names.Names, str]] = {
     "regions": (known_names.REGIONS, "region"),
     "instance_types": (known_names.INSTANCE_TYPES, "instance type"),
+    "fleets": (known_names.FLEETS, "fleet"),
 }
 #: Keys whose texts are commands, which name files of the project.
 _SHELL_KEYS = {"commands", "setup", "init", "entrypoint", "working_dir"}
@@ -114,15 +117,24 @@ def _positional(
 ) -> _Found | None:
     if command.name == "help":
         return _Found({one.name: one.summary for one in COMMANDS}, "keyword")
-    if command.name == "engine":
-        return _Found.of(parser.choices_of("action"), "action")
+    already = sum(not word.startswith("-") for word in before[1:])
+    if choices := parser.choices_of("action"):
+        return _Found.of(choices, "action") if already == 0 else _machines(before, already)
     places = {action.dest: action.nargs for action in parser._actions if not action.option_strings}
     if command.name == "chat" and len(before) == 1:
         return _Found.of(known_names.MODELS.recall(), "model")
-    already = sum(not word.startswith("-") for word in before[1:])
     if "runs" in places or ("run" in places and already == 0):
         return _Found.of(known_names.RUNS.recall(), "run")
     return _files(fragment) if {"files", "path"} & places.keys() else None
+
+
+def _machines(before: list[str], already: int) -> _Found | None:
+    """Return what may follow `fleet` and `pool` with their action."""
+    if before[0] == "fleet" and already == 1:
+        return _Found.of(known_names.FLEETS.recall(), "fleet")
+    if before[:2] == ["fleet", "trust"] or before[0] == "pool":
+        return _Found.of(known_names.HOSTS.recall(), "machine")
+    return _Found.of(known_names.FLEETS.recall(), "fleet") if before[0] == "fleet" else None
 
 
 def _body(cell: Cell, context: CompletionContext) -> SimpleMatcherResult:

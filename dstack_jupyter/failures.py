@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dstack_engine.errors import DstackError
+from dstack_engine.records.fleets import FleetView
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.runs import RunView
+from dstack_jupyter.machines import findings_of, host_text, is_usable, machine_standing
+from dstack_jupyter.rendering.quantities import counted
 from dstack_jupyter.rendering.steps import sentence_of, status_word
 from dstack_jupyter.replicas import newest_jobs
 
@@ -40,6 +44,23 @@ class ServiceNotReady(DstackError):
         super().__init__(text, hint=f"{left}All it printed: %dstack logs {name}")
 
 
+class FleetNotUsable(DstackError):
+    """A fleet that was waited for has machines that cannot be used: which, and what is wrong."""
+
+    code = "fleet-not-usable"
+
+    def __init__(self, view: FleetView) -> None:
+        self.view = view
+        name = view.fleet.name
+        wrong = [one for one in view.instances if not is_usable(one)]
+        told = "; ".join(f"{one.name} ({host_text(one)}) is {_standing(one)}" for one in wrong)
+        super().__init__(
+            f"{len(wrong)} of {counted(len(view.instances), 'machine')} of {name} cannot be used: "
+            f"{told}.",
+            hint=f"What mends it: %dstack fleet show {name}",
+        )
+
+
 class GatewayError(DstackError):
     """A service or a model could not be asked, or answered with an error."""
 
@@ -67,6 +88,12 @@ class Detached(KeyboardInterrupt):
 def explain(view: RunView) -> str:
     """Return how the run stands and why, as a sentence that begins with its name."""
     return sentence_of(view) or f"{view.name} is {status_word(view)}."
+
+
+def _standing(instance: Instance) -> str:
+    wrong = [one.text for one in findings_of(instance) if one.fatal and not one.ok]
+    word = machine_standing(instance).word
+    return f"{word}: {wrong[0]}" if wrong else str(word)
 
 
 def _why_not_ready(view: RunView) -> str:

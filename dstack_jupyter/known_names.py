@@ -1,4 +1,4 @@
-"""Names that Tab offers beside the language's own words: runs, models, regions, profiles.
+"""Names that Tab offers beside the language's own words: runs, models, fleets, regions, profiles.
 
 Each is remembered for a while and asked anew in a thread, which is waited for `PATIENCE` at most:
 a slow engine makes Tab know less, never wait. An engine is never started for it.
@@ -88,6 +88,17 @@ def _instance_types() -> list[str]:
     return sorted({offer.instance_type for offer in _offers()})
 
 
+def _fleet_names() -> list[str]:
+    return [view.fleet.name for view in session().client(start=False).fleets()]
+
+
+def _hosts() -> list[str]:
+    """Return the machines of all fleets, as `ssh_config` names them."""
+    views = session().client(start=False).fleets()
+    found = [one.ssh.hostname for view in views for one in view.instances if one.ssh is not None]
+    return sorted(dict.fromkeys(found))
+
+
 def _gpu_names() -> list[str]:
     try:
         offered = {gpu.name for offer in _offers() for gpu in offer.shape.gpus}
@@ -140,5 +151,7 @@ MODELS = Names(_model_names)
 REGIONS = Names(_regions, MEMORY_OF_OFFERS)
 INSTANCE_TYPES = Names(_instance_types, MEMORY_OF_OFFERS)
 GPUS = Names(_gpu_names, MEMORY_OF_OFFERS, at_first=GPU_NAMES)
+FLEETS = Names(_fleet_names)
+HOSTS = Names(_hosts)
 PROFILES = Names(_profile_names, MEMORY_OF_OFFERS, _profile_files)
 FILES = Names(_configuration_files)

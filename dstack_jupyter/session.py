@@ -13,6 +13,7 @@ from dstack_engine.address import find_engine, has_crashed
 from dstack_engine.client import Client
 from dstack_engine.home import Home
 from dstack_engine.launcher import connect
+from dstack_jupyter.fleet_watching import FleetWatcher
 from dstack_jupyter.watching import Watcher
 
 
@@ -24,6 +25,7 @@ class Session:
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._watcher: Watcher | None = None
+        self._fleets = FleetWatcher(self._client_again)
 
     def client(self, *, start: bool = True, on_wait: Callable[[str], None] | None = None) -> Client:
         """Return a client of a living engine.
@@ -46,8 +48,13 @@ class Session:
                 self._watcher = Watcher(self._client_again)
             return self._watcher
 
+    def fleets(self) -> FleetWatcher:
+        """Return who watches fleets of this process."""
+        return self._fleets
+
     def close(self) -> None:
         """Stop watching and let the client go; engine and runs stay as they are."""
+        self._fleets.close()
         with self._lock:
             watcher, self._watcher = self._watcher, None
             self._forget_client()

@@ -13,6 +13,9 @@ from dstack_jupyter.commands.table import Command, find_command, overview
 from dstack_jupyter.session import Session
 from dstack_jupyter.surfaces.base import Shown, Surface
 
+#: The body of a cell begins below the line of its magic.
+FIRST_BODY_LINE = 2
+
 
 @dataclass(frozen=True)
 class Call:

@@ -6,6 +6,8 @@ Values stay text here: the handlers read them with the language's own readers, s
 
 from __future__ import annotations
 
+import argparse
+
 from dstack_jupyter.arguments import Parser
 
 
@@ -16,6 +18,54 @@ def nothing(_parser: Parser) -> None:
 def naming(parser: Parser) -> None:
     """Declare what a fleet's, gateway's or volume's cell takes."""
     parser.add_argument("-n", "--name", metavar="NAME", help="name, instead of the body's own")
+
+
+def fleet(parser: Parser) -> None:
+    """Declare what `fleet` takes."""
+    actions = ("list", "show", "delete", "examine", "trust")
+    parser.add_argument("action", metavar="|".join(actions), nargs="?", choices=actions)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="name of the fleet")
+    naming(parser)
+    _looking(parser)
+    group = parser.add_argument_group("delete")
+    group.add_argument(
+        "-i",
+        "--instance",
+        metavar="N",
+        action="append",
+        default=[],
+        help="only the machine of that number; may be repeated",
+    )
+    group.add_argument(
+        "--force", action="store_true", help="forget machines that do not answer any more"
+    )
+    _sure(group)
+
+
+def pool(parser: Parser) -> None:
+    """Declare what `pool` takes."""
+    parser.add_argument("action", metavar="add-ssh", choices=("add-ssh",))
+    parser.add_argument("host", metavar="[USER@]HOST", help="as ssh takes it")
+    parser.add_argument("-i", "--identity-file", metavar="KEY", help="private key to log in with")
+    parser.add_argument("-p", "--port", metavar="PORT", help="SSH port, where it is not 22")
+    parser.add_argument(
+        "--fleet",
+        "--pool",
+        metavar="NAME",
+        help="the fleet to add it to; default-pool if left out",
+    )
+    parser.add_argument(
+        "--blocks", metavar="N", help="into how many parts it is split for several runs, or auto"
+    )
+    _looking(parser)
+
+
+def _looking(parser: Parser) -> None:
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="stay until every machine was looked into; an error if one cannot be used",
+    )
 
 
 def submitting(parser: Parser) -> None:
@@ -120,6 +170,13 @@ def filters(parser: Parser) -> None:
         group.add_argument(
             *names, metavar="NAME", action="append", default=[], help=f"{words}; may be repeated"
         )
+    group.add_argument(
+        "--fleet",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only machines of this fleet; may be repeated",
+    )
     group.add_argument(
         "--reuse", action="store_true", help="only machines that are there already; rent none"
     )
@@ -241,5 +298,5 @@ def helping(parser: Parser) -> None:
     parser.add_argument("verb", metavar="VERB", nargs="?")
 
 
-def _sure(parser: Parser) -> None:
+def _sure(parser: Parser | argparse._ArgumentGroup) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")

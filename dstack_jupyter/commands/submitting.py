@@ -27,21 +27,25 @@ from dstack_engine.spec.configurations import (
     ServiceConfiguration,
     TaskConfiguration,
 )
-from dstack_engine.spec.files import find_configuration_file, load_configuration, load_profiles
+from dstack_engine.spec.files import (
+    find_configuration_file,
+    load_configuration,
+    load_profiles,
+    read_bounded,
+)
 from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.spec.interpolation import references
-from dstack_engine.spec.parsing import configuration_from_dict, parse_configuration
-from dstack_engine.spec.profiles import ProfileParameters, apply_profile
+from dstack_engine.spec.parsing import parse_configuration
+from dstack_engine.spec.profiles import apply_profile
 from dstack_jupyter.arguments import surplus_error, variable_name
-from dstack_jupyter.commands.call import Call
+from dstack_jupyter.commands.call import FIRST_BODY_LINE, Call
+from dstack_jupyter.commands.fleets import apply_fleet
 from dstack_jupyter.commands.views import bytes_text, plan_shown
+from dstack_jupyter.identity_files import Written
 from dstack_jupyter.interrupts import uninterrupted
 from dstack_jupyter.replicas import is_service, state_of
 from dstack_jupyter.run import Run
 from dstack_jupyter.surfaces.base import Choice, Shown, Tell
-
-#: The body of a cell begins below the line of its magic.
-FIRST_BODY_LINE = 2
 
 
 def run_cell(call: Call) -> Run | None:
@@ -50,11 +54,8 @@ def run_cell(call: Call) -> Run | None:
 
 
 def plan_cell(call: Call) -> None:
-    """Check, and where that makes sense plan, a configuration of a kind that is not run."""
-    configuration = read_cell(call)
-    if isinstance(configuration, FleetConfiguration) and configuration.ssh_config is None:
-        _show_plan(call, call.client().plan(_on_such_a_machine(configuration)))
-    call.surface.show(Shown(not_started(configuration)))
+    """Check a configuration of a kind that is not run."""
+    call.surface.show(Shown(not_started(read_cell(call))))
 
 
 def apply(call: Call) -> Run | None:
@@ -85,9 +86,13 @@ def read_configuration(call: Call, project: Path) -> Configuration:
     given = call.arguments.file
     if given == "-":
         return parse_configuration(sys.stdin.read(), file="-")
+    return load_configuration(_file_of(project, given))
+
+
+def _file_of(project: Path, given: str | None) -> Path:
     if given is not None and (Path.cwd() / given).is_file():
-        given = Path.cwd() / given
-    return load_configuration(find_configuration_file(project, given))
+        return find_configuration_file(project, Path.cwd() / given)
+    return find_configuration_file(project, given)
 
 
 def complete(call: Call, configuration: Runnable, project: Path) -> Runnable:
@@ -114,6 +119,7 @@ def complete(call: Call, configuration: Runnable, project: Path) -> Runnable:
         instance_types=said.instance_type or None,
         max_duration=getattr(said, "max_duration", None),
         retry=getattr(said, "retry", None),
+        fleets=said.fleet or None,
         creation_policy="reuse" if said.reuse else None,
         run_args=surplus,
         environ=os.environ,
@@ -129,6 +135,9 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
         )
     if said.wait and said.detach:
         raise ArgumentError("--wait and --detach exclude each other")
+    if isinstance(configuration, FleetConfiguration):
+        _apply_fleet(call, configuration, project)
+        return None
     if not isinstance(configuration, RunConfiguration):
         raise Refused(not_started(configuration))
     wanted = complete(call, configuration, project)
@@ -151,6 +160,16 @@ def _start(call: Call, configuration: Configuration, project: Path) -> Run | Non
     if run.submitted:
         _show_run(call, run)
     return run
+
+
+def _apply_fleet(call: Call, fleet: FleetConfiguration, project: Path) -> None:
+    said = call.arguments
+    named = fleet if said.name is None else fleet.model_copy(update={"name": said.name})
+    written = None
+    if said.file != "-":
+        file = _file_of(project, said.file)
+        written = Written(read_bounded(file), file=str(file))
+    apply_fleet(call, named, project, written)
 
 
 def _updated(client: Client, wanted: Runnable) -> RunView | None:
@@ -213,18 +232,8 @@ def not_started(configuration: Configuration) -> str:
     name = f" {configuration.name}" if configuration.name else ""
     return (
         f"The {configuration.type}{name} is well written; it was not started, "
-        "since this version runs tasks and services only."
+        "since this version runs tasks, services and fleets of your own machines only."
     )
-
-
-def _on_such_a_machine(fleet: FleetConfiguration) -> Runnable:
-    written = fleet.model_dump(mode="json", exclude_unset=True)
-    kept = {
-        key: written[key] for key in written.keys() & {"resources", *ProfileParameters.model_fields}
-    }
-    task = configuration_from_dict({**kept, "type": "task", "commands": [":"]})
-    assert isinstance(task, TaskConfiguration)
-    return task
 
 
 def _show_plan(call: Call, plan: Plan) -> None:

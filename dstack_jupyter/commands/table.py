@@ -81,6 +81,23 @@ http://127.0.0.1:PORT/services/NAME/; the card shows both. Requests need the hea
     scaling: {metric: concurrency, target: 4}
 """
 
+_FLEET = """\
+Applying a fleet again changes it: machines come and go as `hosts` says. With a word and no body it
+is about fleets that are there; `trust` takes a fleet and a machine whose host key has changed.
+
+    %%dstack fleet --name lab
+    ssh_config:
+      user: ubuntu
+      identity_file: ~/.ssh/id_ed25519
+      hosts: [10.0.0.5, {hostname: 10.0.0.6, blocks: 4}]
+
+    %dstack fleet list
+    %dstack fleet show lab
+    %dstack fleet examine lab
+    %dstack fleet delete lab -i 1
+    %dstack fleet trust lab 10.0.0.5
+"""
+
 _CHAT = """\
     %%dstack chat my-model --system "You are brief." -o answer
     Why is the sky blue?
@@ -117,10 +134,18 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "fleet",
-        "Check and plan the fleet in this cell; it is not started by this version.",
-        "submitting:plan_cell",
-        options.naming,
-        has_body=True,
+        "Make or change the fleet in this cell: machines of yours, reached by SSH.",
+        "fleets:handle",
+        options.fleet,
+        examples=_FLEET,
+        may_have_body=True,
+    ),
+    Command(
+        "pool",
+        "Add a machine of yours, reached by SSH, to a fleet.",
+        "fleets:add_host",
+        options.pool,
+        examples="    %dstack pool add-ssh ubuntu@10.0.0.5 -i ~/.ssh/id_ed25519",
     ),
     Command(
         "gateway",

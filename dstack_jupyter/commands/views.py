@@ -7,11 +7,13 @@ from datetime import datetime, timezone
 
 from dstack_engine.records.events import Event
 from dstack_engine.records.findings import Finding
+from dstack_engine.records.fleets import FleetView
 from dstack_engine.records.offers import Plan
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import ModelView
 from dstack_jupyter.rendering.events import events_html, events_text
 from dstack_jupyter.rendering.findings import findings_html, findings_text
+from dstack_jupyter.rendering.fleets import FleetCopy, Runs, fleets_html, fleets_text
 from dstack_jupyter.rendering.offers import offers_html, offers_text
 from dstack_jupyter.rendering.quantities import size_text
 from dstack_jupyter.rendering.runs import Traffic, runs_html, runs_text
@@ -33,6 +35,17 @@ def runs_shown(views: Sequence[RunView], traffic: Traffic | None = None) -> Show
 def models_shown(models: Sequence[ModelView]) -> Shown:
     """Return the models as a table."""
     return Shown(models_text(models), models_html(models))
+
+
+def fleets_shown(views: Sequence[FleetView], runs: Runs) -> Shown:
+    """Return the fleets as a table, a row for each machine."""
+    return Shown(fleets_text(views, runs), fleets_html(views, runs))
+
+
+def fleet_shown(view: FleetView, runs: Runs) -> Shown:
+    """Return a fleet with all that was found on its machines."""
+    copy = FleetCopy(view, runs)
+    return Shown(copy.text(), copy.html())
 
 
 def events_shown(events: Sequence[Event]) -> Shown:

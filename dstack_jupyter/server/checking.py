@@ -12,7 +12,11 @@ from typing import Any
 
 from dstack_engine.errors import ArgumentError, ConfigurationError, DstackError, Problem
 from dstack_engine.spec.arguments import merge_arguments
-from dstack_engine.spec.configurations import Configuration, RunConfiguration
+from dstack_engine.spec.configurations import (
+    CONFIGURATION_TYPES,
+    Configuration,
+    RunConfiguration,
+)
 from dstack_engine.spec.interpolation import references
 from dstack_engine.spec.parsing import parse_configuration
 from dstack_jupyter.arguments import Parser, parse, split, surplus_error
@@ -37,6 +41,7 @@ _MERGED = {
     "backend": "backends",
     "region": "regions",
     "instance_type": "instance_types",
+    "fleet": "fleets",
 }
 
 
@@ -91,8 +96,7 @@ def read_cell(text: str) -> Cell | None:
     found = None if first is None else _MAGIC.match(lines[first])
     if first is None or found is None or found["verb"] is None:
         return None
-    kinds = {command.name for command in COMMANDS if command.has_body}
-    if found["verb"] not in kinds:
+    if found["verb"] not in CONFIGURATION_TYPES:
         return None
     return Cell(
         found["verb"],

@@ -114,6 +114,32 @@ class RerunHandler(DstackHandler):
         self.answer(run_row(view, datetime.now(timezone.utc)))
 
 
+class FleetHandler(DstackHandler):
+    """`DELETE fleets/<name>[?instance=<number>]`."""
+
+    @web.authenticated
+    @authorized
+    async def delete(self, name: str) -> None:
+        """Let a fleet go, or one of its machines; answer nothing, before they are gone."""
+        number = self.read_number("instance")
+        numbers = () if number is None else (number,)
+        await self.ask(lambda client: client.delete_fleet(name, instances=numbers))
+        self.set_status(204)
+        self.finish()
+
+
+class ExamineHandler(DstackHandler):
+    """`POST fleets/<name>/examine`."""
+
+    @web.authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        """Have a fleet's machines looked into now; answer nothing, before they were."""
+        await self.ask(lambda client: client.examine_fleet(name), start=True)
+        self.set_status(204)
+        self.finish()
+
+
 class CellHandler(DstackHandler):
     """`GET runs/<name>/cell`."""
 
@@ -163,6 +189,7 @@ class ReferenceHandler(DstackHandler):
 
 
 _RUN = r"runs/([a-z][a-z0-9-]{1,40})"
+_FLEET = r"fleets/([a-z][a-z0-9-]{1,40})"
 
 #: What answers which path below the namespace.
 ROUTES: list[tuple[str, type[DstackHandler]]] = [
@@ -175,6 +202,8 @@ ROUTES: list[tuple[str, type[DstackHandler]]] = [
     (f"{_RUN}/rerun", RerunHandler),
     (f"{_RUN}/cell", CellHandler),
     (f"{_RUN}/logs", LogsHandler),
+    (_FLEET, FleetHandler),
+    (f"{_FLEET}/examine", ExamineHandler),
     ("offers", OffersHandler),
     ("check", CheckHandler),
     ("reference", ReferenceHandler),

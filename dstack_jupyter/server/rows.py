@@ -5,16 +5,20 @@ Pure. `state` and `changes` make them; `labextension/src/records.ts` says the sa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from dstack_engine.records.findings import Finding
 from dstack_engine.records.instances import Instance, InstanceStatus
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import Offer, Plan
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.updates import GatewayView, ModelView
+from dstack_jupyter.machines import findings_of, host_text, machine_standing, runs_on
+from dstack_jupyter.rendering.fleets import mark_of
 from dstack_jupyter.rendering.offers import count_text, offer_notes
 from dstack_jupyter.rendering.quantities import resources_text
 from dstack_jupyter.replicas import Replica, ReplicaWord, is_service, replicas_of, standing_of
@@ -107,17 +111,34 @@ def model_row(model: ModelView) -> Row:
 
 def machine_rows(instances: Sequence[Instance], views: Iterable[RunView]) -> list[Row]:
     """Return the machines' rows, each with the runs of *views* that hold some of it."""
-    runs: dict[str, list[str]] = {}
+    there = list(views)
+    runs, used = runs_on(there), _blocks_used(there)
+    return [_machine(one, runs.get(one.name, []), used[one.name]) for one in instances]
+
+
+def _blocks_used(views: Sequence[RunView]) -> Counter[str]:
+    """Return how many blocks of each machine are held."""
+    used: Counter[str] = Counter()
     for view in views:
-        for name in {job.instance for job in view.jobs if job.instance and not job.finished}:
-            runs.setdefault(name, []).append(view.name)
-    return [_machine(instance, runs.get(instance.name, [])) for instance in instances]
+        for job in view.jobs:
+            if job.instance and job.reservation and not job.finished:
+                used[job.instance] += job.reservation.blocks
+    return used
 
 
-def _machine(instance: Instance, runs: list[str]) -> Row:
-    offer = instance.offer
+def _machine(instance: Instance, runs: list[str], blocks_used: int) -> Row:
+    offer, standing = instance.offer, machine_standing(instance)
     return {
         "name": instance.name,
+        "fleet": instance.fleet,
+        "number": instance.number,
+        "host": host_text(instance) if instance.ssh is not None else None,
+        "word": str(standing.word),
+        "sign": standing.sign,
+        "note": standing.sentence or None,
+        "blocks": offer.blocks,
+        "blocks_used": min(blocks_used, offer.blocks),
+        "checks": [_check(finding) for finding in findings_of(instance)],
         "backend": instance.backend,
         "region": offer.region,
         "instance_type": offer.instance_type,
@@ -128,7 +149,15 @@ def _machine(instance: Instance, runs: list[str]) -> Row:
         "gpus": [gpu.name for gpu in offer.shape.gpus],
         "price": offer.price,
         "idle_until": None,  # this computer is never given back
-        "runs": sorted(runs),
+        "runs": runs,
+    }
+
+
+def _check(finding: Finding) -> Row:
+    return {
+        "mark": mark_of(finding),
+        "text": f"{finding.subject}: {finding.text}",
+        "fix": None if finding.ok else finding.fix,
     }
 
 

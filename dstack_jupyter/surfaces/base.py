@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.fleets import FleetView
 from dstack_engine.records.offers import OfferId, Plan
 from dstack_engine.records.runs import RunView
 from dstack_jupyter.run import Run
@@ -49,6 +51,19 @@ class Choice:
     title: str
     #: Told of the run once it was submitted, or of its refusal.
     run: Run = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A fleet whose machines are being looked into."""
+
+    view: FleetView
+    #: Has them looked into once more, now; raises `DstackError`.
+    examine: Callable[[], FleetView]
+    #: Whether to return only once each was looked into.
+    waits: bool
+    #: What was found until then is old; None where anything that was found will do.
+    since: datetime | None = None
 
 
 class Surface(Protocol):
@@ -103,6 +118,12 @@ class Surface(Protocol):
         """Show the run and return when it has ended; an interrupt raises `Detached`.
 
         With *waiting*, return when that is over.
+        """
+
+    def look(self, looking: Looking) -> FleetView:
+        """Show a fleet while its machines are looked into; return how it stands then.
+
+        A notebook's card goes on by itself unless that was to be waited for; a terminal waits.
         """
 
     def telling(self) -> AbstractContextManager[Callable[[str], None]]:

@@ -20,18 +20,21 @@ from IPython.display import DisplayHandle
 
 from dstack_engine.errors import DstackError
 from dstack_engine.records.events import Stream
+from dstack_engine.records.fleets import FleetView
 from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunView
 from dstack_jupyter.commands.table import NOTEBOOK
+from dstack_jupyter.fleet_watching import LOOKING, Looked
 from dstack_jupyter.gateway import Gateway
 from dstack_jupyter.rendering.markup import prose
 from dstack_jupyter.replicas import is_service
 from dstack_jupyter.run import Run
 from dstack_jupyter.session import Session, session
-from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Surface, Tell
+from dstack_jupyter.surfaces.base import Choice, Earlier, Looking, Shown, Surface, Tell
 from dstack_jupyter.surfaces.terminal import NEVER, PATIENCE, TerminalSurface, detached
 from dstack_jupyter.waiting import Waiting
 from dstack_jupyter.widgets.card import Card
+from dstack_jupyter.widgets.fleet import FleetCard
 from dstack_jupyter.widgets.offers import OffersView
 from dstack_jupyter.widgets.run import RunCard
 from dstack_jupyter.widgets.service import ServiceCard
@@ -189,6 +192,23 @@ class NotebookSurface:
             watcher.forget(waiting)
         if waiting.view is not None:
             run.bind(waiting.view)
+
+    def look(self, looking: Looking) -> FleetView:
+        """Show the fleet's card; it lives on by itself, and is static once all is well."""
+        card = FleetCard(looking.view)
+        card.on_examine(looking.examine)
+        card.attach(self._show_in_place(card))
+        watcher = self._session().fleets()
+        watcher.follow(looking.view, card)
+        if not looking.waits:
+            return looking.view
+        looked = Looked(looking.view, looking.since)
+        watcher.follow(looking.view, looked)
+        try:
+            looked.over.wait(LOOKING)
+        finally:
+            watcher.forget(looked)
+        return looked.view
 
     @contextmanager
     def telling(self) -> Iterator[Callable[[str], None]]:

@@ -18,11 +18,14 @@ from time import monotonic
 
 from dstack_engine.errors import DstackError, Refused
 from dstack_engine.records.events import Frame, Progress, Stream
+from dstack_engine.records.fleets import FleetView
 from dstack_engine.records.publication import ServiceReport
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.failures import Detached, explain
+from dstack_jupyter.fleet_watching import LOOKING, Looked
+from dstack_jupyter.rendering.fleets import FleetCopy
 from dstack_jupyter.rendering.markup import plain
 from dstack_jupyter.rendering.offers import offers_text
 from dstack_jupyter.rendering.runs import facts_of
@@ -31,13 +34,15 @@ from dstack_jupyter.rendering.steps import sentence_of, status_word
 from dstack_jupyter.replicas import is_service, standing_of
 from dstack_jupyter.run import Run
 from dstack_jupyter.session import Session
-from dstack_jupyter.surfaces.base import Choice, Earlier, Shown, Tell
+from dstack_jupyter.surfaces.base import Choice, Earlier, Looking, Shown, Tell
 from dstack_jupyter.waiting import Waiting
 
 #: Where a log that is not to be read is begun: beyond its end.
 NEVER = 1 << 62
 #: Progress is told of what takes longer than this, in seconds.
 PATIENCE = 1.0
+#: Between two drawings of how far something is, in seconds.
+_REDRAW = 0.2
 _BAR = 24
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
@@ -152,6 +157,26 @@ class TerminalSurface:
         finally:
             told.close()
             watcher.forget(told)
+
+    def look(self, looking: Looking) -> FleetView:
+        """Wait until every machine was looked into, and write what was found."""
+        name = looking.view.fleet.name
+        looked = Looked(looking.view, looking.since)
+        watcher = self._session().fleets()
+        watcher.follow(looking.view, looked)
+        until = monotonic() + LOOKING
+        try:
+            with self.progress() as tell:
+                while not looked.over.wait(_REDRAW) and monotonic() < until:
+                    tell(f"Looking into the machines of {name}", looked.share)
+        except KeyboardInterrupt:
+            raise Detached(
+                f"Interrupted: {name} is there. See it: {self.program} fleet show {name}"
+            ) from None
+        finally:
+            watcher.forget(looked)
+        self.write(FleetCopy(looked.view, looked.runs).text() + "\n")
+        return looked.view
 
     @contextmanager
     def telling(self) -> Iterator[Callable[[str], None]]:

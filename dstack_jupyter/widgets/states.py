@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from dstack_engine.records.events import Progress
+from dstack_engine.records.findings import Finding
+from dstack_engine.records.fleets import FleetView
+from dstack_engine.records.instances import Instance
 from dstack_engine.records.jobs import Job
 from dstack_engine.records.offers import Offer, Plan
 from dstack_engine.records.runs import RunStatus, RunView
 from dstack_engine.records.sightings import Usage
+from dstack_jupyter.machines import (
+    MachineWord,
+    findings_of,
+    fleet_sentence,
+    host_text,
+    machine_standing,
+)
+from dstack_jupyter.rendering.fleets import Runs, machine_facts, mark_of
 from dstack_jupyter.rendering.offers import backend_text, offer_notes
 from dstack_jupyter.rendering.quantities import hourly_text, resources_text, size_text
 from dstack_jupyter.rendering.runs import facts_of
@@ -95,6 +106,40 @@ def _offer(number: int, offer: Offer) -> dict[str, object]:
         "price": offer.price,
         "price_text": hourly_text(offer.price),
         "notes": offer_notes(offer),
+    }
+
+
+def fleet_state(view: FleetView, runs: Runs) -> dict[str, object]:
+    """Return what the card of a fleet shows."""
+    machines = [_machine(one, runs) for one in view.instances]
+    troubled = {MachineWord.BROKEN, MachineWord.SILENT}
+    return {
+        "name": view.fleet.name,
+        "sentence": fleet_sentence(view),
+        "final": view.fleet.finished,
+        "troubled": any(one["word"] in troubled for one in machines),
+        "machines": machines,
+    }
+
+
+def _machine(instance: Instance, runs: Runs) -> dict[str, object]:
+    standing = machine_standing(instance)
+    return {
+        "name": instance.name,
+        "host": host_text(instance),
+        "word": str(standing.word),
+        "sign": standing.sign,
+        "facts": machine_facts(instance, standing, runs),
+        "checks": [_check(finding) for finding in findings_of(instance)],
+    }
+
+
+def _check(finding: Finding) -> dict[str, object]:
+    return {
+        "mark": mark_of(finding),
+        "subject": finding.subject,
+        "text": finding.text,
+        "fix": None if finding.ok else finding.fix,
     }
 
 

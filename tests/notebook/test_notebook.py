@@ -98,17 +98,19 @@ def test_what_no_offer_fits_is_told_with_every_reason(notebook: Notebook) -> Non
     assert "asks 4000 CPUs" in cell.text
 
 
-def test_a_dry_run_shows_the_plan_and_a_fleet_is_planned_but_not_started(
+def test_a_dry_run_shows_the_plan_and_what_cannot_be_made_is_told_why(
     notebook: Notebook,
 ) -> None:
     dry = notebook.run(f"{TASK} --dry-run\ncommands: [x]")
     assert "1 offer that fits." in dry.text
     environment = notebook.run("%%dstack dev-environment\nide: vscode")
     assert (environment.status, environment.error) == ("error", "Refused")
-    assert "this version runs tasks and services only" in environment.error_text
-    fleet = notebook.run("%%dstack fleet\nnodes: 1")
-    assert fleet.status == "ok"
-    assert "this version runs tasks and services only" in fleet.stdout
+    assert "this version runs tasks, services and fleets of your own" in environment.error_text
+    fleet = notebook.run("%%dstack fleet -n lab\nnodes: 1")
+    assert (fleet.status, fleet.error) == ("error", "Refused")
+    assert "no cloud backend" in fleet.error_text
+    volume = notebook.run("%%dstack volume -n disk\nbackend: aws\nregion: eu\nsize: 1GB")
+    assert (volume.status, "well written" in volume.stdout) == ("ok", True)
 
 
 def test_an_interrupt_detaches_and_another_kernel_finds_the_run_again(

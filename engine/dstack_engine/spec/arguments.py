@@ -51,6 +51,7 @@ def merge_arguments(
     max_duration: str | int | None = None,
     retry: bool | str | Mapping[str, object] | None = None,
     creation_policy: str | None = None,
+    fleets: Sequence[str] | None = None,
     run_args: Sequence[str] = (),
     environ: Mapping[str, str],
 ) -> C:
@@ -75,6 +76,7 @@ def merge_arguments(
         "max_duration": max_duration,
         "retry": dict(retry) if isinstance(retry, Mapping) else retry,
         "creation_policy": creation_policy,
+        "fleets": fleets,
     }
     written.update({key: value for key, value in overrides.items() if value is not None})
     resources = {"gpu": gpu, "memory": memory, "cpu": cpu, "disk": disk}
