@@ -2,6 +2,9 @@ import js from '@eslint/js';
 import ts from 'typescript-eslint';
 
 export default ts.config(js.configs.recommended, ...ts.configs.recommended, {
+  languageOptions: {
+    parserOptions: { jsxPragma: 'h', jsxFragmentName: 'Fragment' }
+  },
   rules: {
     '@typescript-eslint/no-explicit-any': 'off',
     '@typescript-eslint/no-namespace': 'off',

@@ -66,6 +66,51 @@ export function taskCell(wanted: IWanted, offer?: IOfferRow): string {
   return lines.join('\n') + '\n';
 }
 
+/** A machine that is reached by SSH, in the words of a form; several hosts are set apart by blanks. */
+export const NO_HOST = { hosts: '', user: '', key: '', fleet: '' };
+
+/** Return a cell that adds *host* to its fleet: to one that is there, or to a new one. */
+export function fleetCell(host: typeof NO_HOST, isThere: boolean): string {
+  const [user, key] = [host.user.trim(), host.key.trim()];
+  const hosts = host.hosts.split(/[\s,]+/).filter(Boolean);
+  if (isThere) {
+    const options = key ? ` -i ${word(key)}` : '';
+    return hosts
+      .map(one => word(user ? `${user}@${one}` : one))
+      .map(
+        one =>
+          `%dstack pool add-ssh ${one}${options} --fleet ${word(host.fleet)}\n`
+      )
+      .join('');
+  }
+  const lines = [
+    '%%dstack fleet',
+    `name: ${scalar(host.fleet || 'lab')}`,
+    'ssh_config:'
+  ];
+  if (user) {
+    lines.push(`  user: ${scalar(user)}`);
+  }
+  if (key) {
+    lines.push(`  identity_file: ${scalar(key)}`);
+  }
+  lines.push('  hosts:', ...hosts.map(one => `    - ${scalar(one)}`));
+  return lines.join('\n') + '\n';
+}
+
+/** Return a task that runs on machines of *fleet* alone. */
+export function fleetTaskCell(fleet: string): string {
+  return `${taskCell(ANYTHING)}fleets: [${scalar(fleet)}]\n`;
+}
+
+/** Return *value* as a word of a command line. */
+function word(value: string): string {
+  const text = value.trim();
+  return /^[\w@%+=:,./~-]+$/.test(text)
+    ? text
+    : `'${text.replace(/'/g, `'"'"'`)}'`;
+}
+
 /** Return *value* as YAML reads it back: plain where that is safe, else in quotes. */
 function scalar(value: string): string {
   const text = value.trim();

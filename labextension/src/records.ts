@@ -86,8 +86,32 @@ export interface IModelRow {
   ready_replicas: number;
 }
 
+/** One thing that was looked at on a machine. */
+export interface ICheckRow {
+  /** "✓", "✗" where nothing can run before it is mended, "!" where it is worth knowing. */
+  mark: string;
+  text: string;
+  /** What mends it, to be copied; null where there is nothing to mend. */
+  fix: string | null;
+}
+
 export interface IMachineRow {
   name: string;
+  /** The fleet that it belongs to, and its number there; null on this computer. */
+  fleet: string | null;
+  number: number;
+  /** How it is reached by SSH: "ubuntu@10.0.0.5"; null on this computer. */
+  host: string | null;
+  /** How it stands: "ready", "in use", "not usable"; and a sign for that. */
+  word: string;
+  sign: string;
+  /** More than the word says: since when it does not answer, and why. */
+  note: string | null;
+  /** Into how many parts it is split for several runs, and how many are held. */
+  blocks: number;
+  blocks_used: number;
+  /** What was found when somebody looked into it last. */
+  checks: ICheckRow[];
   backend: string;
   region: string;
   instance_type: string;
@@ -211,6 +235,12 @@ export interface IReference {
   /** "task" → "resources.gpu" → its one-line help. */
   [command: string]: { [path: string]: string };
 }
+
+/**
+ * `POST /dstack-jupyter/fleets/<name>/examine` has a fleet's machines looked into now,
+ * `DELETE /dstack-jupyter/fleets/<name>[?instance=<number>]` lets it go, or one of them; both answer
+ * nothing, before it is done.
+ */
 
 /** `POST /dstack-jupyter/engine/start` answers an `IVersion`, `POST …/rerun` the new `IRunRow`. */
 

@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
 
-import { ANYTHING, attachCell, taskCell } from '../cells';
+import {
+  ANYTHING,
+  attachCell,
+  fleetCell,
+  fleetTaskCell,
+  NO_HOST,
+  taskCell
+} from '../cells';
 import { IOfferRow } from '../records';
 
 const OFFER: IOfferRow = {
@@ -52,5 +59,45 @@ describe('cells', () => {
     );
     const local = { ...OFFER, backend: 'local', region: 'local', spot: false };
     expect(taskCell(ANYTHING, local)).not.toContain('regions');
+  });
+});
+
+describe('cells of machines', () => {
+  it('make a fleet of the hosts that are named', () => {
+    const host = {
+      hosts: '10.0.0.5, fe80::1%eth0',
+      user: 'ubuntu',
+      key: '~/.ssh/id_ed25519',
+      fleet: 'lab'
+    };
+    expect(fleetCell(host, false)).toBe(
+      [
+        '%%dstack fleet',
+        'name: lab',
+        'ssh_config:',
+        '  user: ubuntu',
+        '  identity_file: "~/.ssh/id_ed25519"',
+        '  hosts:',
+        '    - 10.0.0.5',
+        '    - "fe80::1%eth0"',
+        ''
+      ].join('\n')
+    );
+  });
+
+  it('add to a fleet that is there, whose other machines stay', () => {
+    const host = { ...NO_HOST, hosts: 'box', user: 'ann', fleet: 'lab' };
+    expect(fleetCell(host, true)).toBe(
+      '%dstack pool add-ssh ann@box --fleet lab\n'
+    );
+    expect(fleetCell({ ...host, key: 'my key' }, true)).toBe(
+      "%dstack pool add-ssh ann@box -i 'my key' --fleet lab\n"
+    );
+  });
+
+  it('run on one fleet alone', () => {
+    expect(fleetTaskCell('lab')).toBe(
+      '%%dstack task\ncommands:\n  - echo "Hello"\nfleets: [lab]\n'
+    );
   });
 });

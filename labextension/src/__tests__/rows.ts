@@ -66,6 +66,15 @@ export function aMachine(
 ): IMachineRow {
   return {
     name,
+    fleet: null,
+    number: 0,
+    host: null,
+    word: 'in use',
+    sign: '◆',
+    note: null,
+    blocks: 1,
+    blocks_used: 0,
+    checks: [],
     backend: 'local',
     region: 'local',
     instance_type: 'process',

@@ -1,7 +1,8 @@
 /** How a model is to answer: its instructions, temperature and length, behind a disclosure. */
 import { TranslationBundle } from '@jupyterlab/translation';
-import React, { useId, useState } from 'react';
+import { useId, useState } from 'react';
 
+import { Fragment, h } from '../jsx';
 import { Conversation } from './conversation';
 
 /** The options of one conversation; they hold from the next question on. */

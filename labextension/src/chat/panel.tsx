@@ -5,9 +5,10 @@ import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
 import { Message } from '@lumino/messaging';
 import { ISignal, Signal } from '@lumino/signaling';
-import React, { useLayoutEffect, useRef, useState } from 'react';
+import { useLayoutEffect, useRef, useState } from 'react';
 
 import { dstackIcon } from '../icons';
+import { Fragment, h } from '../jsx';
 import { CommandIDs, IModel } from '../tokens';
 import { codeOf } from './code';
 import { Conversation, ITurn } from './conversation';

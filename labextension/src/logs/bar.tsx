@@ -12,6 +12,7 @@ import {
 import React, { useEffect, useState } from 'react';
 
 import { countText } from '../format';
+import { Fragment, h } from '../jsx';
 import { whyOf } from '../status/endings';
 import type { LogPanel } from './panel';
 

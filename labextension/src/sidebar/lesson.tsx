@@ -1,8 +1,8 @@
 /** What an empty section says: what would stand here, and the cell that makes it so. */
 import { TranslationBundle } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
-import * as React from 'react';
 
+import { h } from '../jsx';
 import { CommandIDs } from '../tokens';
 
 /** What a lesson is made of. */

@@ -1,7 +1,7 @@
 /** What stands above the sections while the page knows nothing newer: why, and what to do. */
 import { ReactWidget } from '@jupyterlab/ui-components';
-import * as React from 'react';
 
+import { Fragment, h } from '../jsx';
 import { CommandIDs, Trouble } from '../tokens';
 import { IParts } from './parts';
 

@@ -5,11 +5,11 @@ import * as React from 'react';
 import { ANYTHING, IWanted, taskCell } from '../cells';
 import { sentenceOf } from '../commands';
 import { countText, hourlyText, placeText } from '../format';
+import { Fragment, h } from '../jsx';
 import { IOfferRow, IOffers } from '../records';
 import { post } from '../server';
-import { CommandIDs } from '../tokens';
 import { IParts } from './parts';
-import { ActionButton, Section } from './section';
+import { Field, InsertButton, Section } from './section';
 
 /** What was answered to a question, or why nothing was. */
 type Answer =
@@ -55,19 +55,12 @@ function OffersForm({ parts }: { parts: IParts }) {
     }
   };
   const field = (name: keyof IWanted, label: string, example: string) => (
-    <label className="jp-dstack-Field">
-      <span>{label}</span>
-      <input
-        className="jp-dstack-Input"
-        type="text"
-        value={wanted[name]}
-        placeholder={example}
-        spellCheck={false}
-        autoComplete="off"
-        maxLength={80}
-        onChange={event => setWanted({ ...wanted, [name]: event.target.value })}
-      />
-    </label>
+    <Field
+      label={label}
+      value={wanted[name]}
+      example={example}
+      onChange={value => setWanted({ ...wanted, [name]: value })}
+    />
   );
   return (
     <>
@@ -195,29 +188,11 @@ function OfferLine(props: {
           parts={parts}
           text={taskCell(wanted, offer)}
           label={trans.__('Insert a cell for %1', place)}
+          icon={addBelowIcon}
         />
       </td>
     </tr>
   );
-}
-
-function InsertButton(props: {
-  parts: IParts;
-  text: string;
-  label: string;
-  word?: string;
-}) {
-  const { commands } = props.parts;
-  const insert = () =>
-    void commands.execute(CommandIDs.insertText, { text: props.text });
-  return commands.hasCommand(CommandIDs.insertText) ? (
-    <ActionButton
-      label={props.label}
-      text={props.word}
-      icon={props.word ? undefined : addBelowIcon}
-      onClick={insert}
-    />
-  ) : null;
 }
 
 async function answerTo(wanted: IWanted, parts: IParts): Promise<Answer> {

@@ -3,11 +3,11 @@ import { ReactWidget } from '@jupyterlab/ui-components';
 import { Message } from '@lumino/messaging';
 import { ISignal, Signal } from '@lumino/signaling';
 import { Panel, Widget } from '@lumino/widgets';
-import * as React from 'react';
 
 import { FIRST_TASK } from '../cells';
 import { element, write } from '../elements';
 import { countText, statusWord } from '../format';
+import { h } from '../jsx';
 import { IRunRow } from '../records';
 import { Lesson } from './lesson';
 import { GroupName, listRuns } from './listing';

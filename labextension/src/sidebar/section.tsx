@@ -4,6 +4,8 @@ import { Message } from '@lumino/messaging';
 import { Signal } from '@lumino/signaling';
 import * as React from 'react';
 
+import { h } from '../jsx';
+import { CommandIDs } from '../tokens';
 import { IParts } from './parts';
 
 /** A section whose content is drawn from the model; nothing is drawn while it is hidden. */
@@ -78,5 +80,50 @@ export function ActionButton(props: {
       {Icon && <Icon.react tag="span" className="jp-dstack-Icon" />}
       {text}
     </button>
+  );
+}
+
+/** A button that puts a cell of *text* into the notebook, where that can be done. */
+export function InsertButton(props: {
+  parts: IParts;
+  text: string;
+  label: string;
+  word?: string;
+  icon?: { react: React.ComponentType<any> };
+}) {
+  const { commands } = props.parts;
+  const insert = () =>
+    void commands.execute(CommandIDs.insertText, { text: props.text });
+  return commands.hasCommand(CommandIDs.insertText) ? (
+    <ActionButton
+      label={props.label}
+      text={props.word}
+      icon={props.icon}
+      onClick={insert}
+    />
+  ) : null;
+}
+
+/** One line of a form. */
+export function Field(props: {
+  label: string;
+  value: string;
+  example: string;
+  onChange: (value: string) => void;
+}) {
+  return (
+    <label className="jp-dstack-Field">
+      <span>{props.label}</span>
+      <input
+        className="jp-dstack-Input"
+        type="text"
+        value={props.value}
+        placeholder={props.example}
+        spellCheck={false}
+        autoComplete="off"
+        maxLength={255}
+        onChange={event => props.onChange(event.target.value)}
+      />
+    </label>
   );
 }

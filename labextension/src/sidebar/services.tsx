@@ -2,10 +2,10 @@
 import { Clipboard, Notification } from '@jupyterlab/apputils';
 import { URLExt } from '@jupyterlab/coreutils';
 import { copyIcon } from '@jupyterlab/ui-components';
-import * as React from 'react';
 
 import { FIRST_SERVICE } from '../cells';
 import { signOf, statusWord, trafficText } from '../format';
+import { Fragment, h } from '../jsx';
 import { IModelRow, IReplicaRow, IServiceRow } from '../records';
 import { CommandIDs } from '../tokens';
 import { Lesson } from './lesson';
