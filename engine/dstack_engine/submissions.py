@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dstack_engine.decisions import placement
+from dstack_engine.decisions.capacity import as_they_stand
 from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.instances import trouble_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
@@ -163,6 +164,8 @@ class Submissions:
     def _place(self, configuration: Runnable) -> Plan:
         """Return the plan without what only its reader wants to know: whose images are here."""
         offers, silent = self._world.backends.list_offers()
+        active = (kept.record for kept in self._world.store.jobs(finished=False))
+        offers = as_they_stand(offers, active)
         plan = placement.plan(configuration, offers, configured=self._world.backends)
         return replace(plan, remarks=(*plan.remarks, *silent, *self._fleet_remarks(configuration)))
 

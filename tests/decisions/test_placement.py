@@ -441,7 +441,7 @@ def test_nodes_are_put_on_fleets_with_as_many_machines_that_fit() -> None:
 
 def test_a_fleet_that_is_not_there_is_remarked() -> None:
     found = plan(wants("fleets: [lap]"), [ours(), DOCKER])
-    assert found.remarks == ("fleet lap has no machine that is known; fleets with some: lab",)
+    assert found.remarks == ("fleet lap has no machine that can be used; fleets with some: lab",)
     assert "fleet lap has no machine" in str(no_offers(found))
     assert plan(wants("fleets: [lab]"), [ours()]).remarks == ()
 

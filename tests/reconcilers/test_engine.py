@@ -84,6 +84,14 @@ class Ground:
             self._changed.clear()
         raise AssertionError(f"{name} is {self.engine.run(name)}")
 
+    def wait(self, condition: Callable[[], object]) -> None:
+        for _ in range(int(PATIENCE / 0.2)):
+            if condition():
+                return
+            self._changed.wait(0.2)
+            self._changed.clear()
+        raise AssertionError("what was waited for did not come")
+
     def until_status(self, name: str, status: RunStatus) -> RunView:
         return self.until(name, lambda view: view.status is status)
 

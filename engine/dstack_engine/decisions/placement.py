@@ -279,5 +279,5 @@ def _fleet_remarks(wanted: RunConfiguration, offers: Iterable[Offer]) -> tuple[s
     word, verb = ("fleet", "has") if len(missing) == 1 else ("fleets", "have")
     known = ", ".join(sorted(there)) or "none"
     return (
-        f"{word} {', '.join(missing)} {verb} no machine that is known; fleets with some: {known}",
+        f"{word} {', '.join(missing)} {verb} no machine that can be used; fleets with some: {known}",
     )

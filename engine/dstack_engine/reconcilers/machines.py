@@ -154,8 +154,10 @@ class MachineReconciler:
             after.status,
             after.unreachable_why or after.reason or "it answers",
         )
+        leaves = after.delete_requested_at is not None
         for job in jobs:
-            if job.instance == after.name or (ready and job.status is JobStatus.SUBMITTED):
+            waits = job.status is JobStatus.SUBMITTED and (ready or leaves)
+            if job.instance == after.name or waits:
                 self._world.wake("jobs", job.id)
         if ready and not decisions.is_ready(before):
             self._world.wake("reaper", "all")  # what ended or went elsewhere meanwhile is there
