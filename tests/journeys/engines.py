@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from dstack_engine import rehearsal
 from dstack_engine.address import find_engine
@@ -26,6 +27,7 @@ from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunView
 from dstack_engine.spec.configurations import Runnable
 from dstack_engine.spec.parsing import parse_configuration
+from tests.journeys import hurried
 
 PROCESS = OfferId("local/process")
 DOCKER = OfferId("local/docker")
@@ -49,6 +51,8 @@ class EngineProcess:
     home: Home
     #: What `config.yml` says, a line each.
     settings: list[str] = field(default_factory=list)
+    #: Seconds that silent machines are waited for, by jobs that are retried and by others.
+    patience: tuple[float, float] | None = None
     process: BaseProcess | None = None
     _clients: list[Client] = field(default_factory=list)
 
@@ -59,10 +63,11 @@ class EngineProcess:
         self.home.make()
         if self.settings:
             self.home.config.write_text("\n".join(self.settings) + "\n")
-        options = {"kill_at": kill_at, "steps": steps, "clock": clock}
-        self.process = _FORKS.Process(
-            target=rehearsal.rehearse, args=(self.home,), kwargs=options, daemon=True
-        )
+        options: dict[str, Any] = {"kill_at": kill_at, "steps": steps, "clock": clock}
+        target: Callable[..., int] = rehearsal.rehearse
+        if self.patience is not None:
+            target, options = hurried.rehearse, {**options, "patience": self.patience}
+        self.process = _FORKS.Process(target=target, args=(self.home,), kwargs=options, daemon=True)
         self.process.start()
         until(lambda: find_engine(self.home) or self.ended, "the engine to answer")
         return self
