@@ -69,7 +69,7 @@ def bed_host(request: pytest.FixtureRequest, home: Home) -> Ground:
     """A host of the bed: a machine of its own, with its own Docker Engine."""
     bed: Bed = request.getfixturevalue("bed")
     image: str = request.getfixturevalue("bed_python_image")
-    return _remote_ground(request, home, bed.hosts[0].target, image)
+    return _remote_ground(request, home, bed.hosts[0].target(), image)
 
 
 def _remote_ground(

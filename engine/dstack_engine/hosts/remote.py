@@ -18,8 +18,9 @@ from dstack_engine.errors import HostKeyChanged, HostUnreachable
 from dstack_engine.home import Home
 from dstack_engine.hosts.claims import HOME_LABEL, Owner, claim, owner_here, unclaim
 from dstack_engine.hosts.docker import DockerHost
+from dstack_engine.hosts.docker_layers import LayeredImages
 from dstack_engine.hosts.logs import DEFAULT_CAP
-from dstack_engine.hosts.machine_examination import examine_machine
+from dstack_engine.hosts.machine_examination import examine_machine, needs_new_login
 from dstack_engine.hosts.remote_host import RemoteDockerHost, RemoteGpus
 from dstack_engine.hosts.remote_routes import RouteKeeper
 from dstack_engine.records.findings import Finding
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that an examination waits for a connection; the rest of its 30 is for looking.
 EXAMINE_PATIENCE = 12.0
+#: Within so many seconds of its beginning an examination that lost its connection begins anew.
+EXAMINE_AGAIN = 2.0
 #: Seconds that a ping may take, and how much of that is for a new connection.
 PING_TIMEOUT = 5.0
 PING_PATIENCE = 4.0
@@ -138,12 +141,14 @@ class RemoteMachine:
         path = self._open.enter_context(ShortPath(link.docker_socket))
         #: Where its Docker Engine answers in this process.
         self.docker_url = f"unix://{path}"
+        self._layers = LayeredImages(self.docker_url, owner.home)
         self._docker = DockerHost(
             self.docker_url,
             log_cap=log_cap,
             on_output=on_output,
             gpu_usage=RemoteGpus(link).usage,
             forwarded=True,
+            layers=self._layers,
         )
         self._routes = RouteKeeper(self.docker_url, owner.home, link.forwards)
         self.host = RemoteDockerHost(link, self._docker, self._routes, owner.home)
@@ -165,7 +170,10 @@ class RemoteMachine:
         """Look into the machine now. Raises `HostUnreachable`."""
         self.link.reach(EXAMINE_PATIENCE, now=True)
         try:
-            return examine_machine(self, self._owner)
+            found = examine_machine(self, self._owner)
+            if needs_new_login(found):
+                self.link.end()
+            return found
         except HostUnreachable as error:
             raise (self.link.lost() or error) from error
 
@@ -186,6 +194,7 @@ class RemoteMachine:
         self.link.reach(RELEASE_PATIENCE, now=True)
         for name in self.host.list_containers({HOME_LABEL: self._owner.home}):
             self.host.remove(name)
+        self._layers.remove_all()
         unclaim(self.docker_url, self._owner)
         self.link.end()
         self.close()

@@ -139,9 +139,7 @@ class Link:
         return attempt
 
     def _note_loss(self) -> None:
-        trouble = troubles.understand(self._master.read_log(), self.target)
-        if not self._master.read_log().strip():
-            trouble = troubles.Trouble(f"the connection to {self.target.text} was lost")
+        trouble = troubles.loss(self._master.read_log(), self.target)
         self._trouble = HostUnreachable(trouble.text, hint=trouble.fix)
         self._attempt = None
         logger.info("%s: the connection was lost: %s", self._master.name, trouble.text)

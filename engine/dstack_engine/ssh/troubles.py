@@ -16,6 +16,7 @@ from dstack_engine.ssh.trust import KeyChange
 
 #: Of words that we do not know, so many are shown.
 _LONGEST = 300
+_NO_TROUBLE = "Warning: Permanently added"
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,32 @@ class Trouble:
 
 
 _Sentence = Callable[["re.Match[str]", SshTarget], Trouble]
+_Table = tuple[tuple["re.Pattern[str]", _Sentence], ...]
 
 
 def understand(said: str, target: SshTarget) -> Trouble:
     """Return what *said*, the words of an ssh that gave up, means for reaching *target*."""
-    for pattern, sentence in _KNOWN:
+    known = _first(_KNOWN, said, target)
+    if known is not None:
+        return known
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    words = " / ".join([line for line in lines if not line.startswith(_NO_TROUBLE)][-2:])
+    why = words[:_LONGEST] or "ssh ended without a word"
+    return Trouble(f"cannot connect to {target.text}: {why}", f"Try it: {command(target)}")
+
+
+def loss(said: str, target: SshTarget) -> Trouble:
+    """Return why a connection to *target* that stood does not any more."""
+    last = said.strip().splitlines()[-1:] or [""]
+    lost = Trouble(f"the connection to {target.text} was lost")
+    return _first(_LOSSES, last[0], target) or lost
+
+
+def _first(table: _Table, said: str, target: SshTarget) -> Trouble | None:
+    for pattern, sentence in table:
         if found := pattern.search(said):
             return sentence(found, target)
-    last = [line.strip() for line in said.splitlines() if line.strip()][-2:]
-    words = " / ".join(last)[:_LONGEST] or "ssh ended without a word"
-    return Trouble(f"cannot connect to {target.text}: {words}", f"Try it: {command(target)}")
+    return None
 
 
 def key_change(said: str) -> KeyChange | None:
@@ -185,7 +202,7 @@ def _closed(_found: re.Match[str], target: SshTarget) -> Trouble:
 
 
 #: In the order in which they are looked for: what says most comes first.
-_KNOWN: tuple[tuple[re.Pattern[str], _Sentence], ...] = tuple(
+_KNOWN: _Table = tuple(
     (re.compile(pattern, re.MULTILINE), sentence)
     for pattern, sentence in (
         (r"^Permissions \d+ for '(.+)' are too open", _unsafe_key),
@@ -199,8 +216,11 @@ _KNOWN: tuple[tuple[re.Pattern[str], _Sentence], ...] = tuple(
         (r"channel \d+: open failed: connect failed: (.+)$", _beyond_jump),
         (r"no matching (.+?) found\. Their offer: (.+?)\s*$", _old),
         (r"timed out during banner exchange", _no_greeting),
-        (r"^Timeout, server (\S+) not responding", _lost),
         (r"^kex_exchange_identification: (?:Connection closed|read: )", _closed_early),
-        (r"^(?:client_loop: send disconnect|Connection to \S+ closed)", _closed),
     )
+)
+
+_LOSSES: _Table = (
+    (re.compile(r"^Timeout, server \S+ not responding"), _lost),
+    (re.compile(r"^Connection to \S+ closed"), _closed),
 )
