@@ -108,7 +108,13 @@ class BlobStore:
             raise NotFound(f"the project's files {digest[:12]!r} are not in the engine's store")
         # Limits may have been lowered since; what was taken then is still good.
         entries = decode_manifest(manifest, FileLimits(max_files=2**31, max_bytes=2**63))
-        return StoredFiles(digest, entries, self._blobs)
+        return StoredFiles(digest, entries, self._blobs, self._entries_of)
+
+    def _entries_of(self, digest: str) -> tuple[Entry, ...] | None:
+        try:
+            return self.files(digest).entries
+        except (NotFound, Refused):
+            return None
 
     def prune(self, keep: set[str], *, grace: timedelta = GRACE) -> int:
         """Remove the trees not in *keep* and the contents that no tree needs; return bytes freed.

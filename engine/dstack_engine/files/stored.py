@@ -11,13 +11,14 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from dstack_engine.errors import StoreError
 from dstack_engine.files.disk import CHUNK, disk_errors, in_chunks, write_all
+from dstack_engine.files.layers import FileLayer, can_be_told, changes_between, tar_header
 from dstack_engine.files.manifest import PROGRAM_MODE, Entry, EntryKind, folders_of, show_path
 
 #: Files up to so many bytes are copied by one read and one write.
@@ -36,6 +37,23 @@ class StoredFiles:
     digest: str
     entries: tuple[Entry, ...] = field(repr=False)
     blobs: Path = field(repr=False)
+    #: Returns the entries of another tree; None when it is not in the store any more.
+    entries_of: Callable[[str], tuple[Entry, ...] | None] = field(
+        default=lambda digest: None, repr=False, compare=False
+    )
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all contents."""
+        return sum(entry.size for entry in self.entries)
+
+    def layer(self, folder: str, since: str | None = None) -> FileLayer | None:
+        """Return what turns the files *since* into these; see `hosts.base.TellsChanges`."""
+        before = () if since is None else self.entries_of(since)
+        if before is None or not can_be_told(self.entries):
+            return None
+        changes = changes_between(before, self.entries)
+        return FileLayer(folder, changes, int(time.time()), self.content_pieces)
 
     def write_tar(self, target: BinaryIO) -> None:
         """Write all files as an uncompressed GNU tar: owner root, times of now.
@@ -65,20 +83,21 @@ class StoredFiles:
 
     def _tar_pieces(self, now: int) -> Iterator[bytes]:
         for folder in folders_of(self.entries):
-            yield _header(folder, tarfile.DIRTYPE, PROGRAM_MODE, now)
+            yield tar_header(folder, tarfile.DIRTYPE, PROGRAM_MODE, now)
         for entry in self.entries:
             match entry.kind:
                 case EntryKind.FILE:
-                    yield _header(entry.path, tarfile.REGTYPE, entry.mode, now, entry.size)
-                    yield from self._content_pieces(entry)
+                    yield tar_header(entry.path, tarfile.REGTYPE, entry.mode, now, entry.size)
+                    yield from self.content_pieces(entry)
                     yield bytes(-entry.size % tarfile.BLOCKSIZE)
                 case EntryKind.SYMLINK:
-                    yield _header(entry.path, tarfile.SYMTYPE, 0o777, now, link=entry.target)
+                    yield tar_header(entry.path, tarfile.SYMTYPE, 0o777, now, link=entry.target)
                 case EntryKind.FOLDER:
                     pass  # among the folders
         yield bytes(2 * tarfile.BLOCKSIZE)
 
-    def _content_pieces(self, entry: Entry) -> Iterator[bytes]:
+    def content_pieces(self, entry: Entry) -> Iterator[bytes]:
+        """Yield the content of a file. Raises `StoreError` when it is lost."""
         with self._content(entry) as source:
             left = entry.size
             while left and (piece := os.read(source, min(CHUNK, left))):
@@ -109,13 +128,6 @@ class StoredFiles:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _header(path: str, kind: bytes, mode: int, now: int, size: int = 0, link: str = "") -> bytes:
-    member = tarfile.TarInfo(path)
-    member.type, member.mode, member.mtime, member.size = kind, mode, now, size
-    member.linkname, member.uname, member.gname = link, "root", "root"
-    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 def _make_folder(path: Path) -> None:

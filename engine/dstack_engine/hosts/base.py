@@ -82,6 +82,36 @@ class Files(Protocol):
         """Put copies of all files under *folder*; repeatable."""
 
 
+class Layer(Protocol):
+    """Files as a layer of an image."""
+
+    @property
+    def size(self) -> int:
+        """Return how long its tar is, in bytes."""
+
+    def write_tar(self, target: BinaryIO) -> None:
+        """Write it as an uncompressed tar, the same each time."""
+
+
+@runtime_checkable
+class TellsChanges(Protocol):
+    """Files that know what is different in them from those of an earlier run."""
+
+    @property
+    def digest(self) -> str:
+        """Return what names exactly these files."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all contents."""
+
+    def layer(self, folder: str, since: str | None = None) -> Layer | None:
+        """Return what turns the files *since* (a digest; None: no files) into these, in *folder*.
+
+        None where that cannot be told: those are not known any more, or names are in the way.
+        """
+
+
 #: Called with a step ("pulling"), how far it is (0–1 or None) and a few words.
 ProgressSink = Callable[[str, float | None, str], None]
 

@@ -38,6 +38,7 @@ from dstack_engine.hosts.docker_errors import (
 from dstack_engine.hosts.docker_examination import GpuQuestion, examine
 from dstack_engine.hosts.docker_following import LogFollower
 from dstack_engine.hosts.docker_images import has_image, pull
+from dstack_engine.hosts.docker_layers import REPOSITORY, LayeredImages
 from dstack_engine.hosts.docker_sightings import (
     EngineLife,
     may_be_interrupted,
@@ -76,7 +77,8 @@ class DockerHost:
     *log_cap* bounds each job's log in bytes; *on_output* is called when something was added to one;
     *default_images* are those that runs use which name none; *gpu_usage* tells what GPUs of the
     engine's machine do, by UUID. The socket of an engine that is *forwarded* from another machine
-    may refuse because of the way there.
+    may refuse because of the way there. With *layers* a project's files are kept there, and only
+    what has changed is sent.
     Safe to use from many threads. Making one asks the engine nothing, so it may be away.
     """
 
@@ -91,6 +93,7 @@ class DockerHost:
         default_images: Sequence[str] = (),
         gpu_usage: Callable[[Sequence[str]], tuple[GpuUsage, ...]] = gpu_usage,
         forwarded: bool = False,
+        layers: LayeredImages | None = None,
     ) -> None:
         self.base_url = base_url or DEFAULT_URL
         self._log_cap = log_cap
@@ -107,6 +110,7 @@ class DockerHost:
         self._default_images = default_images
         self._gpu_usage = gpu_usage
         self._forwarded = forwarded
+        self._layers = layers
 
     # Whether the engine is there
 
@@ -165,16 +169,28 @@ class DockerHost:
             self._starting[hash(spec.name) % len(self._starting)],
             self._calling(f"start {spec.name}"),
         ):
-            if not self._create(spec) and not self._never_ran(spec.name):
+            image = self._image_with(spec, files)
+            made = self._create(spec if image is None else replace(spec, image=image))
+            if not made and not self._never_ran(spec.name):
                 return
             self._attachments.add(spec.name)
             try:
-                self._fill(spec, files)
+                self._fill(spec, files if image is None else None)
                 self._api.start(spec.name)
                 self._fresh.add(spec.name)
             except BaseException:
                 self._attachments.drop(spec.name)
                 raise
+
+    def _image_with(self, spec: ContainerSpec, files: Files | None) -> str | None:
+        """Return the image that has *files* in it already; None where they are to be put in."""
+        if self._layers is None or files is None:
+            return None
+        found = self._inspect(spec.name)
+        if found is None:
+            return self._layers.image_with(spec, files)
+        image = str(found["Config"]["Image"])
+        return image if image.startswith(f"{REPOSITORY}:") else None
 
     def _create(self, spec: ContainerSpec) -> bool:
         """Create the container; return False when one of its name exists."""

@@ -198,10 +198,28 @@ def put_archive(url: str, name: str, folder: str, write: Callable[[BinaryIO], No
     Nothing is held but a chunk. Raises `APIError`, `ContainerFailed` when *write* cannot read what
     it is to write, and what a lost connection raises.
     """
-    query = urlencode({"path": folder})
+    path = f"/containers/{quote(name)}/archive?{urlencode({'path': folder})}"
+    _send_tar(url, "PUT", path, write, f"the files for {name}")
+
+
+def load_images(url: str, write: Callable[[BinaryIO], None]) -> None:
+    """Have the engine take the images in the archive that *write* writes; raises as `put_archive`.
+
+    The engine does so when all is there, without a word meanwhile.
+    """
+    said = _send_tar(url, "POST", "/images/load?quiet=1", write, "an image")
+    for line in said.splitlines():
+        if b'"error"' in line:
+            why = str(json.loads(line).get("error"))
+            raise APIError(f"the image is refused: {why}", explanation=why)
+
+
+def _send_tar(
+    url: str, method: str, path: str, write: Callable[[BinaryIO], None], what: str
+) -> bytes:
     connection = Connection(url, timeout=ANSWER_TIMEOUT)
     try:
-        connection.putrequest("PUT", f"/containers/{quote(name)}/archive?{query}")
+        connection.putrequest(method, path)
         connection.putheader("Content-Type", "application/x-tar")
         connection.putheader("Transfer-Encoding", "chunked")
         connection.endheaders()
@@ -212,10 +230,10 @@ def put_archive(url: str, name: str, folder: str, write: Callable[[BinaryIO], No
         except _Refused:
             pass  # The engine's answer, sent before the end, says why.
         except OSError as error:
-            raise ContainerFailed(f"cannot read the files for {name}: {error}") from error
+            raise ContainerFailed(f"cannot read {what}: {error}") from error
         answer = connection.getresponse()
         _raise_for_status(answer)
-        answer.read()
+        return answer.read()
     finally:
         connection.close()
 

@@ -46,6 +46,7 @@ LEAST_DISK_GB = 10.0
 MOST_SKEW = 5.0
 
 _GB = 1 << 30
+_NO_ACCESS = "may not use the Docker Engine"
 #: Network interfaces that lead to containers and virtual machines only.
 _INNER_NETWORKS = ("docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "lxc", "podman")
 
@@ -92,6 +93,14 @@ def examine_machine(link: MachineLink, owner: Owner, *, network: str | None = No
     ended = time.time()
     look = Look(link, owner, docker, answers, clock_ahead(answers, began, ended), network)
     return look.examination()
+
+
+def needs_new_login(found: Examination) -> bool:
+    """Tell whether a remedy will only be seen by a new connection.
+
+    The groups of a user are those of the moment when he logged in.
+    """
+    return any(not finding.ok and _NO_ACCESS in finding.text for finding in found.findings)
 
 
 def _ask_docker(url: str) -> DockerAnswer:
@@ -329,7 +338,7 @@ def docker_absence(answers: Answers, error: Exception | None, fixes: Fixes) -> F
             return _no_docker(f"no Docker Engine is installed{instead}", fixes.install_docker())
         return _no_docker("the Docker Engine does not run", fixes.start_docker())
     if "WRITABLE" not in facts:
-        return _no_docker(f"{user} may not use the Docker Engine", fixes.join())
+        return _no_docker(f"{user} {_NO_ACCESS}", fixes.join())
     if facts.get("PING") == "OK":
         text = "its SSH server does not forward Docker's socket"
         return _no_docker(text, fixes.allow_forwarding())
