@@ -122,7 +122,7 @@ class BedHost:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+                env={**_environment(), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
                 start_new_session=True,
             )
         self._init = 0
@@ -363,3 +363,8 @@ class BedHost:
         subprocess.run(
             ["umount", "--lazy", str(self._disk.folder)], capture_output=True, check=False
         )
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's, less what is a test's own: a host outlives the test that began it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DSTACK_")}
