@@ -1,4 +1,4 @@
-"""Write docs/states.md: how runs, jobs and instances move, found out by asking the decisions.
+"""Write docs/states.md: how runs, jobs, machines and fleets move, found by asking the decisions.
 
 Every status is put before every situation that the decisions know; each change of status becomes an
 arrow. Called by hand after a change of `dstack_engine.decisions`; a test asks `page` whether the
@@ -16,11 +16,14 @@ from datetime import datetime, timedelta, timezone
 from inspect import getsource
 from pathlib import Path
 
-from dstack_engine.decisions.instances import advance_instance
+from dstack_engine.decisions.fleets import advance_fleet
+from dstack_engine.decisions.instances import MachineSighting, advance_instance, advance_machine
 from dstack_engine.decisions.jobs import (
+    PATIENCE,
     JobSighting,
     NoPlace,
     Placed,
+    Silence,
     Unfit,
     Waits,
     advance_job,
@@ -28,14 +31,18 @@ from dstack_engine.decisions.jobs import (
 from dstack_engine.decisions.runs import RETRY_EVENTS, RetryRule, advance_run
 from dstack_engine.decisions.services import advance_service
 from dstack_engine.enums import StrEnum
+from dstack_engine.records.findings import Finding
+from dstack_engine.records.fleets import Fleet, FleetStatus
 from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus, Machine
 from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus, Reservation
+from dstack_engine.records.machines import Examination, SshTarget
 from dstack_engine.records.offers import HostKind, MachineShape, Offer, OfferId
 from dstack_engine.records.publication import Load, ServiceReport
 from dstack_engine.records.runs import Run, RunId, RunReason, RunStatus
 from dstack_engine.records.services import ServiceState
 from dstack_engine.records.sightings import Container, Sighting
 from dstack_engine.spec.configurations import ServiceConfiguration, TaskConfiguration
+from dstack_engine.spec.fleets import FleetConfiguration
 
 PAGE = Path(__file__).parents[1] / "docs/states.md"
 
@@ -63,9 +70,15 @@ def page() -> str:
         "A replica that is to leave is first *retiring*: the gateway gives it nothing new, and\n"
         "its job is told to end once it has answered everything, or its time for that is over.\n",
         *_section("A job: one attempt of a run", JobStatus, job_arrows()),
+        "While a job's machine does not answer, the job keeps its status and says so. Only when\n"
+        "that has lasted too long (20 minutes; 2 where it is retried elsewhere) it is\n"
+        "interrupted.\n",
         *_section("An instance: our record of a machine", InstanceStatus, instance_arrows()),
-        "Nothing is given back on this computer, so its instance never ends; `terminating` and\n"
-        "`terminated` are there for machines that are rented.\n",
+        "This computer's instance never ends: nothing is given back there. A machine that is\n"
+        "reached by SSH stays `provisioning` while something must be mended first; one that does\n"
+        "not answer keeps its status, and says since when.\n",
+        *_section("A fleet: machines with one name", FleetStatus, fleet_arrows()),
+        "Applied again while it is being let go, or when it is gone, it is `submitted` anew.\n",
     ]
     return "\n".join(parts)
 
@@ -114,6 +127,10 @@ JOB_SITUATIONS: dict[str, JobSighting] = {
     "a signal": _ended(signal=int(signal.SIGKILL)),
     "out of memory": _ended(out_of_memory=True),
     "its host went down": _ended(interrupted=True),
+    "its machine has not answered for too long": JobSighting(
+        silence=Silence("lab-0", "Connection timed out", PATIENCE)
+    ),
+    "its machine is ours no more": JobSighting(lost="lab-0 is ours no more"),
     "its container is gone": JobSighting(container=Sighting(Container.ABSENT), drained=True),
     "max_duration": JobSighting(max_duration=timedelta(seconds=1), ran=timedelta(hours=1)),
     "stopped": JobSighting(wish=JobReason.TERMINATED_BY_USER),
@@ -285,6 +302,46 @@ def instance_arrows() -> Arrows:
         for cause, (machine, busy) in situations.items():
             after = advance_instance(instance, machine, busy, NOW)
             _add(arrows, status, after.status, cause)
+        for cause, (wished, seen) in MACHINE_SITUATIONS.items():
+            there = replace(instance, ssh=SshTarget("10.0.0.5"), examination=_USABLE)
+            gone = replace(there, delete_requested_at=NOW) if wished else there
+            if not seen.released or status is InstanceStatus.TERMINATING:
+                _add(arrows, status, advance_machine(gone, seen, NOW).status, cause)
+    return arrows
+
+
+_USABLE = Examination(NOW, (), SHAPE)
+_UNUSABLE = Examination(NOW, (Finding(False, "docker", "is not there", fatal=True),), SHAPE)
+
+#: Of a machine reached by SSH: whether it is to be let go, and what is seen of it.
+MACHINE_SITUATIONS: dict[str, tuple[bool, MachineSighting]] = {
+    "an SSH machine can be used": (False, MachineSighting(examination=_USABLE)),
+    "a job holds some of the SSH machine": (False, MachineSighting(busy=True)),
+    "an SSH machine cannot be used": (False, MachineSighting(examination=_UNUSABLE)),
+    "it is to be let go": (True, MachineSighting()),
+    "nothing of ours is left on it": (True, MachineSighting(released=True)),
+}
+
+
+# --- fleets -----------------------------------------------------------------------------------
+
+
+def fleet_arrows() -> Arrows:
+    """Return how a fleet moves."""
+    arrows: Arrows = {}
+    written = {"type": "fleet", "ssh_config": {"hosts": ["10.0.0.5"]}}
+    configuration = FleetConfiguration.model_validate(written)
+    for status in FleetStatus:
+        fleet = Fleet("lab", configuration, status, NOW, NOW)
+        made = advance_fleet(replace(fleet, status=FleetStatus.ACTIVE), (), NOW).instances
+        wished = replace(fleet, delete_requested_at=NOW)
+        for cause, after in (
+            ("its machines have their records", advance_fleet(fleet, (), NOW)),
+            ("deleted, and its machines are let go", advance_fleet(wished, made, NOW)),
+            ("deleted, and no machine is left", advance_fleet(wished, (), NOW)),
+        ):
+            if status is not FleetStatus.TERMINATING or "deleted" in cause:
+                _add(arrows, status, after.fleet.status, cause)
     return arrows
 
 

@@ -86,7 +86,7 @@ def advance_machine(instance: Instance, seen: MachineSighting, now: datetime) ->
     """
     if instance.status is InstanceStatus.TERMINATED:
         return instance
-    if instance.delete_requested_at is not None:
+    if instance.delete_requested_at is not None or instance.status is InstanceStatus.TERMINATING:
         return _leave(instance, seen, now)
     if seen.answered:
         instance = replace(instance, unreachable_since=None, unreachable_why=None)
