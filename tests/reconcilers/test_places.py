@@ -27,7 +27,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
 
 
 def add_fleet(
-    ground: Ground, *hosts: str, name: str = "lab", ready: int | None = None, **written: object
+    ground: Ground, *hosts: object, name: str = "lab", ready: int | None = None, **written: object
 ) -> None:
     """Apply a fleet of *hosts* and wait until so many of its machines, or all, can be used."""
     configuration = {"type": "fleet", "name": name, "ssh_config": {"hosts": hosts}, **written}
