@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dstack_engine.errors import ImageUnavailable
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.files.tree import scan_project
 from dstack_engine.files.uploads import upload_tree
@@ -25,6 +27,7 @@ from tests.contracts.hosts import a_machine
 from tests.files.projects import write
 from tests.hosts.bed import Bed
 from tests.hosts.bed_host import BedHost
+from tests.hosts.engines import Engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -179,3 +182,34 @@ def output_of(
     host.start(spec, files, log)  # type: ignore[arg-type]
     host.attend(spec.name, log)
     return b"".join(frame.payload for frame in LogReader(log).read()).decode()
+
+
+def test_an_image_that_a_machine_cannot_pull_is_sent_from_this_computer(
+    machines: RemoteMachines, instance: Instance, home: Path, own_image: str
+) -> None:
+    told: list[tuple[str, float | None, str]] = []
+    spec = ContainerSpec("own", {}, "echo it runs", image=own_image)
+    machines.host(instance).prepare(spec, lambda *words: told.append(words))
+    assert machines.host(instance).has_image(own_image)
+    assert told[-1][:2] == ("sent", 1.0)
+    assert "sending" in {step for step, _, _ in told}
+    assert output_of(machines, instance, spec, home) == "it runs\n"
+
+
+def test_an_image_that_nobody_has_is_refused_with_the_registrys_words(
+    machines: RemoteMachines, instance: Instance
+) -> None:
+    spec = ContainerSpec("none", {}, "true", image="localhost:1/nobody/has:this")
+    with pytest.raises(ImageUnavailable, match="localhost:1/nobody/has:this"):
+        machines.host(instance).prepare(spec, lambda *words: None)
+
+
+@pytest.fixture
+def own_image(docker_engine: Engine, busybox_image: str, box: BedHost) -> Iterator[str]:
+    """An image that is on this computer alone."""
+    name = f"own-{uuid.uuid4().hex[:8]}/image:1"
+    repository, tag = name.split(":")
+    docker_engine.client.images.get(busybox_image).tag(repository, tag)
+    yield name
+    docker_engine.client.images.remove(name)
+    box.docker.images.remove(name)

@@ -10,7 +10,7 @@ import json
 import math
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from io import RawIOBase
@@ -106,6 +106,22 @@ def call(
         connection.request(method, path, sent, {"Content-Type": kind})
         answer = connection.getresponse()
         return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def stream(url: str, path: str) -> Iterator[bytes]:
+    """Yield what the engine answers to a GET of *path*, in pieces as it comes.
+
+    Raises `APIError` and what a lost connection raises; one that is cut short just ends.
+    """
+    connection = PlainConnection(url, timeout=ANSWER_TIMEOUT)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        _raise_for_status(answer)
+        while chunk := answer.read1(_UPLOAD_CHUNK):
+            yield chunk
     finally:
         connection.close()
 

@@ -14,9 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
-from dstack_engine.errors import HostUnreachable, PortTaken
+from dstack_engine.errors import HostUnreachable, ImageUnavailable, PortTaken
 from dstack_engine.hosts.base import ContainerSpec, ExecResult, Files, ProgressSink
 from dstack_engine.hosts.docker import DockerHost, shell_words
+from dstack_engine.hosts.docker_transfer import send_image
+from dstack_engine.hosts.docker_wire import DEFAULT_URL
 from dstack_engine.hosts.gpus import USAGE_QUERY, parse_usage
 from dstack_engine.hosts.ports import is_taken
 from dstack_engine.hosts.remote_routes import RouteKeeper, labelled
@@ -52,9 +54,14 @@ class RemoteDockerHost:
             return self._docker.has_image(image)
 
     def prepare(self, spec: ContainerSpec, progress: ProgressSink) -> None:
-        """Have the machine fetch the image unless it has it."""
+        """Have the machine fetch the image; where it cannot, that of this computer is sent."""
         with self._connected():
-            self._docker.prepare(spec, progress)
+            try:
+                self._docker.prepare(spec, progress)
+            except ImageUnavailable:
+                here, there, image = DEFAULT_URL, self._docker.base_url, spec.image or ""
+                if not send_image(here, there, image, progress):
+                    raise
 
     # A container's life
 
