@@ -192,13 +192,21 @@ class Run:
         if view.status is RunStatus.FAILED or timed_out:
             raise RunFailed(view, self._last_lines())
 
-    def logs(self, tail_bytes: int | None = None, *, replica: int | None = None) -> str:
+    def logs(
+        self,
+        tail_bytes: int | None = None,
+        *,
+        replica: int | None = None,
+        node: int | None = None,
+    ) -> str:
         """Return what the run's newest job has printed, or the last *tail_bytes* of it.
 
-        *replica* is the number of a service's replica; the first that lives if left out.
+        *replica* is the number of a service's replica, the first that lives if left out; *node*
+        that of one of several nodes, the first if left out.
         """
         client = self._session.client()
-        return text_of(client.logs(self.name, tail_bytes=tail_bytes, replica=replica))
+        frames = client.logs(self.name, tail_bytes=tail_bytes, replica=replica, node=node)
+        return text_of(frames)
 
     def stop(self, *, abort: bool = False) -> None:
         """Ask the run to end: politely, or at once. Returns before it has; see `wait`."""
@@ -251,7 +259,9 @@ class Run:
 
     def _last_lines(self) -> list[str]:
         try:
-            text = self.logs(tail_bytes=_LAST_BYTES)
+            telling = self.last_view.telling
+            node = telling.node if telling is not None and telling.node else None
+            text = self.logs(tail_bytes=_LAST_BYTES, node=node)
         except DstackError:
             return []
         return [line.rsplit("\r", 1)[-1] for line in text.rstrip().splitlines()][-_LAST_LINES:]

@@ -70,6 +70,8 @@ def backend_text(offer: Offer) -> str:
 def offer_notes(offer: Offer) -> list[str]:
     """Return what a person should know before choosing this offer."""
     availability = _AVAILABILITY.get(offer.availability)
+    if offer.instance is not None and offer.availability is Availability.NOT_AVAILABLE:
+        availability = "does not answer at present; the run waits for it"
     return [*([availability] if availability else []), *offer.remarks]
 
 

@@ -16,7 +16,7 @@ from IPython.display import DisplayHandle
 
 from dstack_engine.errors import DstackError
 from dstack_engine.records.fleets import FleetView
-from dstack_jupyter.machines import fleet_sentence, is_settled
+from dstack_jupyter.machines import fleet_sentence, is_settled, machine_standing
 from dstack_jupyter.rendering.fleets import FleetCopy, Runs
 from dstack_jupyter.widgets.modules import joined, source
 from dstack_jupyter.widgets.pace import PACE, Pace
@@ -46,6 +46,7 @@ class FleetCard(anywidget.AnyWidget):
         self._freezing = False
         self._frozen = threading.Event()
         self._pages = 0  # that have opened this card, reloaded ones counted again
+        self._copied = _words(self._view)
         super().__init__(fleet=fleet_state(view, {}))
         self.on_msg(self._heard)
 
@@ -123,6 +124,7 @@ class FleetCard(anywidget.AnyWidget):
         if state != self.fleet:
             self.fleet = state
         if not freezing:
+            self._renew_copy(handle)
             return
         bundle = self.static_copy().bundle()
         if handle is not None:
@@ -133,6 +135,16 @@ class FleetCard(anywidget.AnyWidget):
             self.close()
             self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away; the copy stays
         self._frozen.set()
+
+    def _renew_copy(self, handle: DisplayHandle | None) -> None:
+        """Bring the static copy beside the live card up to date, where more than a detail changed.
+
+        A notebook may be saved meanwhile; its pages draw the card anew for that.
+        """
+        words = _words(self._view)
+        if handle is not None and words != self._copied:
+            self._copied = words
+            handle.update(self._repr_mimebundle_()[0], raw=True)  # type: ignore[no-untyped-call]
 
     # -- what the page says; in the thread that reads its messages
 
@@ -157,3 +169,7 @@ class FleetCard(anywidget.AnyWidget):
             self.message = f"It was not looked into: {error}"
             return
         self.message = ""
+
+
+def _words(view: FleetView) -> list[str]:
+    return [str(machine_standing(one).word) for one in view.instances]

@@ -70,6 +70,8 @@ def is_guarded(method: Callable[..., Any]) -> bool:
         ("POST", "runs/box/rerun"),
         ("GET", "runs/box/logs"),
         ("GET", "runs/box/cell"),
+        ("POST", "fleets/lab/examine"),
+        ("DELETE", "fleets/lab"),
         ("POST", "engine/start"),
         ("POST", "offers"),
         ("POST", "check"),

@@ -7,7 +7,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from dstack_engine.records.events import Frame, Stream
+from dstack_engine.records.findings import Finding
+from dstack_engine.records.fleets import Fleet, FleetStatus, FleetView
+from dstack_engine.records.instances import Instance, InstanceName, InstanceStatus
 from dstack_engine.records.jobs import Job, JobId, JobReason, JobStatus, Reservation
+from dstack_engine.records.machines import Examination, SshTarget
 from dstack_engine.records.offers import (
     Gpu,
     HostKind,
@@ -23,6 +27,7 @@ from dstack_engine.records.routes import Route
 from dstack_engine.records.runs import Run, RunId, RunReason, RunStatus, RunView
 from dstack_engine.records.services import ServiceState
 from dstack_engine.spec.configurations import RunConfiguration
+from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.spec.parsing import parse_configuration
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
@@ -166,3 +171,58 @@ def frames_of(*pieces: bytes | tuple[Stream, bytes]) -> Sequence[Frame]:
         frames.append(Frame(offset, offset + len(payload), stream, NOON, payload))
         offset += len(payload)
     return frames
+
+
+GOOD_CHECKS = (
+    Finding(True, "ssh", "answers in 12 ms"),
+    Finding(True, "docker", "Docker Engine 27.3 answers"),
+)
+NO_DOCKER = Finding(
+    False, "docker", "ubuntu may not use it", "sudo usermod -aG docker ubuntu", fatal=True
+)
+OLD_TOOLKIT = Finding(False, "toolkit", "1.14 is old", "sudo apt-get upgrade")
+
+
+def a_machine(
+    number: int = 0,
+    status: InstanceStatus = InstanceStatus.IDLE,
+    *findings: Finding,
+    fleet: str = "lab",
+) -> Instance:
+    """A machine of a fleet, looked into unless it is pending; usable without bad *findings*."""
+    shape = MachineShape(32, 128, 900, (H100, H100))
+    found = Examination(NOON, findings or GOOD_CHECKS, None if findings else shape)
+    name = InstanceName(f"{fleet}-{number}")
+    offer = Offer(
+        OfferId(f"ssh/{name}"),
+        "ssh",
+        fleet,
+        f"10.0.0.{number + 5}",
+        HostKind.DOCKER,
+        shape,
+        0.0,
+        instance=name,
+        fleet=fleet,
+    )
+    return Instance(
+        name,
+        "ssh",
+        offer,
+        status,
+        NOON,
+        NOON,
+        fleet=fleet,
+        number=number,
+        ssh=SshTarget(offer.instance_type, user="ubuntu"),
+        examination=None if status is InstanceStatus.PENDING else found,
+    )
+
+
+def a_fleet(*machines: Instance, hosts: int | None = None) -> FleetView:
+    """The fleet `lab`, with a host for each of *machines*, or so many."""
+    count = len(machines) if hosts is None else hosts
+    names = ", ".join(f"10.0.0.{number + 5}" for number in range(count))
+    text = f"type: fleet\nname: lab\nssh_config: {{user: ubuntu, hosts: [{names}]}}\n"
+    configuration = parse_configuration(text)
+    assert isinstance(configuration, FleetConfiguration)
+    return FleetView(Fleet("lab", configuration, FleetStatus.ACTIVE, NOON, NOON), machines)
