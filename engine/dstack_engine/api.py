@@ -312,16 +312,17 @@ def _add_containers(app: FastAPI, engine: Engine) -> None:
         follow: bool = False,
         tail: Place | None = None,
         replica: Place | None = None,
+        node: Place | None = None,
     ) -> Response:
         """The output of the run's newest job, a JSON object a line; followed from its beginning."""
-        if follow and engine.find_job(name, replica) is None:
-            waiting = feeds.follow_log(engine, name, None, offset, replica)
+        if follow and engine.find_job(name, replica, node) is None:
+            waiting = feeds.follow_log(engine, name, None, offset, replica, node)
             return StreamingResponse(waiting, media_type="application/x-ndjson")
-        job = engine.newest_job(name, replica)
+        job = engine.newest_job(name, replica, node)
         start = engine.log(job).tail_offset(tail) if tail is not None else offset
         frames: AsyncIterator[bytes]
         if follow:
-            frames = feeds.follow_log(engine, name, job, start, job.replica)
+            frames = feeds.follow_log(engine, name, job, start, job.replica, job.node)
         else:
             lines = feeds.read_log(engine, job, start)
             frames = iterate_in_threadpool(lines)

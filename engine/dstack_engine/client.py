@@ -216,14 +216,15 @@ class Client(FleetClient):
         follow: bool = False,
         tail_bytes: int | None = None,
         replica: int | None = None,
+        node: int | None = None,
     ) -> Iterator[Frame]:
         """Yield the output of the run's newest job; with *follow* until the run has ended.
 
         *tail_bytes* begins so far before the end instead of at *offset*; *replica* is the number
-        of a service's replica, the first that lives if left out.
+        of a service's replica, the first that lives if left out; *node* that of a task's node.
         """
         for printed in self.output(
-            name, offset=offset, follow=follow, tail_bytes=tail_bytes, replica=replica
+            name, offset=offset, follow=follow, tail_bytes=tail_bytes, replica=replica, node=node
         ):
             if printed is not None:
                 yield printed.frame
@@ -236,6 +237,7 @@ class Client(FleetClient):
         follow: bool = False,
         tail_bytes: int | None = None,
         replica: int | None = None,
+        node: int | None = None,
         leash: Leash | None = None,
     ) -> Iterator[Printed | None]:
         """Yield what `logs` yields with the job that printed it; None when it is silent for long.
@@ -245,6 +247,8 @@ class Client(FleetClient):
         params: dict[str, Any] = {"offset": offset, "follow": follow}
         if replica is not None:
             params["replica"] = replica
+        if node is not None:
+            params["node"] = node
         if tail_bytes is not None:
             params["tail"] = tail_bytes
         path = _run_path(name, "logs")

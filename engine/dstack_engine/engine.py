@@ -217,14 +217,23 @@ class Engine:
         jobs = tuple(kept.record for kept in self.world.store.jobs(run_id=run.id))
         return RunView(run.without_secrets(), jobs)
 
-    def find_job(self, name: str, replica: int | None = None) -> Job | None:
-        """Return the newest attempt of the run's first node, or of *replica*'s; None before it."""
-        view = self.run(name)
-        return view.job if replica is None else view.newest(replica)
+    def find_job(
+        self, name: str, replica: int | None = None, node: int | None = None
+    ) -> Job | None:
+        """Return the newest attempt of the run's first node, or of the named one; None before it.
 
-    def newest_job(self, name: str, replica: int | None = None) -> Job:
-        """Return the newest attempt of the run's first node, or of *replica*'s; or `NotFound`."""
-        job = self.find_job(name, replica)
+        *replica* and *node* are numbers; the first where the other alone is given.
+        """
+        view = self.run(name)
+        if replica is None and node is None:
+            return view.job
+        return view.newest(replica or 0, node or 0)
+
+    def newest_job(self, name: str, replica: int | None = None, node: int | None = None) -> Job:
+        """Return what `find_job` returns; raise `NotFound` where there is none."""
+        job = self.find_job(name, replica, node)
+        if job is None and node:
+            raise NotFound(f"Run {name!r} has no node {node}.")
         if job is None and replica is not None:
             raise NotFound(f"Run {name!r} has no replica {replica}.")
         if job is None:

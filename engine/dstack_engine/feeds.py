@@ -97,12 +97,17 @@ def _printed(job: Job, frames: Sequence[Frame]) -> bytes:
 
 
 async def follow_log(
-    engine: Engine, name: str, job: Job | None, offset: int, replica: int | None = None
+    engine: Engine,
+    name: str,
+    job: Job | None,
+    offset: int,
+    replica: int | None = None,
+    node: int | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield the output of one job, and of the attempts that follow it, until the run has ended.
 
     *job* is None for a run that has none yet; of a service one *replica* is followed, the first
-    that runs if none is named.
+    that runs if none is named, and of several nodes the first.
     """
     woken, subscription = _listen(engine)
     try:
@@ -114,9 +119,10 @@ async def follow_log(
             ):
                 offset = frames[-1].next_offset
                 yield _printed(job, frames)
-            newest = view.job if replica is None else view.newest(replica)
+            unnamed = replica is None and node is None
+            newest = view.job if unnamed else view.newest(replica or 0, node or 0)
             if newest is not None and (job is None or newest.container != job.container):
-                job, offset, replica = newest, 0, newest.replica
+                job, offset, replica, node = newest, 0, newest.replica, newest.node
             elif view.finished:
                 return
             else:

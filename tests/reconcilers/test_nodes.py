@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack_engine.errors import ImageUnavailable, NoOffers, PortTaken
+from dstack_engine.errors import ImageUnavailable, NoOffers, NotFound, PortTaken
 from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec
 from dstack_engine.reconcilers import machines
@@ -248,3 +248,21 @@ def test_a_machine_that_is_lost_interrupts_all_nodes_and_they_are_tried_elsewher
         JobReason.INTERRUPTED,
         JobReason.TERMINATED_BY_SERVER,
     }
+
+
+def test_each_node_has_a_log_of_its_own_and_the_one_that_failed_says_why(ground: Ground) -> None:
+    add_fleet(ground, "ann", "bob")
+    run(ground, "fox", 1, nodes=2, commands=["echo here", "sleep 9"])
+    jobs = until_all_run(ground, 2)
+    engine = ground.engine
+    assert [engine.newest_job("fox", node=node).id for node in (0, 1)] == [job.id for job in jobs]
+    assert engine.newest_job("fox").node == 0
+    with pytest.raises(NotFound, match="has no node 2"):
+        engine.newest_job("fox", node=2)
+    host_of(ground, jobs[1]).print(jobs[1].container, b"from the second\n")
+    frames = engine.read_log(jobs[1].container, 0, 1 << 20)
+    assert b"".join(frame.payload for frame in frames) == b"here\nfrom the second\n"
+    host_of(ground, jobs[1]).finish(jobs[1].container, exit_code=3)
+    view = ground.until("fox", lambda view: view.finished)
+    assert view.telling is not None
+    assert (view.telling.node, view.telling.detail) == (1, "exit code 3")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NewType
 
 from dstack_engine.enums import StrEnum
-from dstack_engine.records.jobs import Job, JobStatus
+from dstack_engine.records.jobs import Job, JobReason, JobStatus
 from dstack_engine.records.offers import Offer
 from dstack_engine.records.services import ServiceState
 from dstack_engine.spec.configurations import Runnable
@@ -151,10 +151,25 @@ class RunView:
             return min(living, key=lambda job: (job.replica, job.attempt))
         return firsts[-1] if firsts else None
 
-    def newest(self, replica: int) -> Job | None:
-        """Return the newest attempt of that replica's first node, or None."""
-        firsts = [job for job in self.jobs if job.node == 0 and job.replica == replica]
-        return firsts[-1] if firsts else None
+    def newest(self, replica: int, node: int = 0) -> Job | None:
+        """Return the newest attempt of that node of that replica, or None."""
+        found = [job for job in self.jobs if (job.replica, job.node) == (replica, node)]
+        return found[-1] if found else None
+
+    @property
+    def telling(self) -> Job | None:
+        """Return the job that says why the run waits or ended.
+
+        Of several nodes it is the one that failed, since the others were ended for its sake; else
+        it is `job`.
+        """
+        first = self.job
+        if first is None or self.run.service is not None:
+            return first
+        nodes = [job for job in self.jobs if job.attempt == first.attempt and job.reason]
+        failed = [job for job in nodes if job.reason is not JobReason.TERMINATED_BY_SERVER]
+        failed = [job for job in failed if job.status is not JobStatus.DONE]
+        return min(failed, key=lambda job: job.since) if failed else first
 
     @property
     def price(self) -> float:
