@@ -205,6 +205,10 @@ def test_what_was_known_of_a_machine_stays_known_when_it_cannot_be_reached() -> 
     assert after.examination is not None
     assert (after.examination.shape, after.examination.findings) == (SHAPE, (trouble,))
     assert after.status is InstanceStatus.PROVISIONING
+    silent = advance_machine(ready, MachineSighting(silent="timed out"), NOON)
+    after = examined(silent, trouble, shape=None)
+    assert after.status is InstanceStatus.IDLE, "it does not answer: nothing else is known"
+    assert after.unreachable_why == "timed out"
 
 
 def test_a_machine_that_does_not_answer_keeps_its_status_and_says_since_when() -> None:

@@ -360,3 +360,30 @@ def test_what_runs_on_a_machine_that_is_forced_away_is_interrupted_at_once(
     assert view.job is not None
     assert view.job.detail == "the machine lab-0 (a) is ours no more"
     ground.fleet(lambda view: view.fleet.finished)
+
+
+def test_a_machine_that_fell_silent_is_looked_into_for_what_to_do_about_it(
+    ground: FleetGround,
+) -> None:
+    ground.ready("[a]")
+    ground.machines.silence("a", "the host key has changed")
+    view = ground.fleet(lambda view: (found := view.instances[0].examination) and not found.usable)
+    (machine,) = view.instances
+    assert (machine.status, machine.reachable) == (InstanceStatus.IDLE, False)
+    assert machine.examination is not None
+    assert machine.examination.findings[0].fix == "Switch it on."
+    ground.machines.answer("a")
+    ground.fleet(lambda view: view.instances[0].examination.usable)  # type: ignore[union-attr]
+    ground.fleet(lambda view: statuses(view) == ["idle"])
+
+
+def test_a_run_for_a_machine_that_does_not_answer_says_so_and_waits(ground: FleetGround) -> None:
+    ground.ready("[a]")
+    ground.machines.silence("a", "Connection timed out")
+    ground.fleet(is_silent)
+    ground.submit(fleets=["lab"])
+    view = ground.until("fox", lambda view: view.job and view.job.waiting)
+    assert view.job is not None
+    assert "lab-0 (a) does not answer: Connection timed out" in (view.job.waiting or "")
+    ground.machines.answer("a")
+    ground.until_status("fox", RunStatus.RUNNING)

@@ -16,6 +16,8 @@ from dstack_engine.records.offers import Availability, Offer
 #: The backend's name.
 SSH = "ssh"
 
+_READY = frozenset({InstanceStatus.IDLE, InstanceStatus.BUSY})
+
 
 class SshBackend:
     """The machines of all fleets. Every method may be called from any thread."""
@@ -33,10 +35,8 @@ class SshBackend:
         there may be room in other parts of it.
         """
         for instance in self._instances():
-            found = instance.examination
-            if instance.ssh is None or found is None or not found.usable:
-                continue
-            if instance.delete_requested_at is None:
+            stands = instance.status in _READY and instance.delete_requested_at is None
+            if instance.ssh is not None and stands:
                 yield _offer(instance)
 
     def create(self, offer: Offer, name: InstanceName) -> Machine:
@@ -50,7 +50,7 @@ class SshBackend:
         """Return the machine as it was when somebody looked last; None where it is not ours."""
         for instance in self._instances():
             if instance.ssh is not None and instance.name == name:
-                ready = instance.status in (InstanceStatus.IDLE, InstanceStatus.BUSY)
+                ready = instance.status in _READY
                 return Machine(
                     name,
                     instance.offer.shape,

@@ -125,7 +125,10 @@ def _examined(instance: Instance, found: Examination) -> Instance:
 
 
 def _stand(instance: Instance, busy: bool, now: datetime) -> Instance:
-    if instance.examination is None or not instance.examination.usable:
+    silent = instance.status in READY and not instance.reachable
+    if silent:
+        status = InstanceStatus.BUSY if busy else InstanceStatus.IDLE
+    elif instance.examination is None or not instance.examination.usable:
         status = InstanceStatus.PROVISIONING
     else:
         status = InstanceStatus.BUSY if busy else InstanceStatus.IDLE
@@ -144,13 +147,13 @@ def trouble_of(instance: Instance) -> str | None:
     name = f"{instance.name} ({instance.offer.instance_type})"
     if instance.status is InstanceStatus.TERMINATING:
         return f"{name} is being let go"
+    if instance.unreachable_why is not None:
+        return f"{name} does not answer: {instance.unreachable_why}"
     if instance.examination is None:
         return f"{name} is being looked into"
     for finding in instance.examination.findings:
         if finding.fatal and not finding.ok:
             return f"{name} cannot be used yet: {finding.text}"
-    if instance.unreachable_why is not None:
-        return f"{name} does not answer: {instance.unreachable_why}"
     return None
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from dstack_engine.decisions import instances
 from dstack_engine.decisions import jobs as decisions
 from dstack_engine.decisions.clusters import key_of, why_not_yet
-from dstack_engine.decisions.jobs import JobSighting, Placed, Silence, Unfit
+from dstack_engine.decisions.jobs import JobSighting, Placed, Unfit
 from dstack_engine.decisions.ownership import nodes_of
 from dstack_engine.decisions.scripts import Node
 from dstack_engine.errors import (
@@ -41,7 +41,8 @@ from dstack_engine.reconcilers.containers import (
 )
 from dstack_engine.reconcilers.loop import Stopwatch, pause
 from dstack_engine.reconcilers.places import Places
-from dstack_engine.reconcilers.runs import retry_rule, wish_for
+from dstack_engine.reconcilers.runs import wish_for
+from dstack_engine.reconcilers.silences import Silences
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.events import Progress
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
@@ -81,6 +82,7 @@ class JobReconciler:
         self._placing = threading.Lock()
         self._stopwatch = Stopwatch()
         self._places = Places(world)
+        self._silences = Silences(world)
 
     def keys(self) -> list[str]:
         """Return the ids of all jobs that are not at their end, the first submitted first."""
@@ -124,7 +126,7 @@ class JobReconciler:
 
     def _look(self, job: Job, run: Run) -> JobSighting:
         wish = wish_for(run, job)
-        away = self._look_for_machine(job, run)
+        away = self._silences.look(job, run)
         if away is not None:
             return replace(away, wish=wish)
         match job.status:
@@ -139,23 +141,6 @@ class JobReconciler:
                 return self._look_at_container(job, run, wish)
             case _:
                 return self._look_at_end(job)
-
-    def _look_for_machine(self, job: Job, run: Run) -> JobSighting | None:
-        """Return what there is to see of a job whose machine cannot be asked; None where it can."""
-        if job.offer is None:
-            return None
-        try:
-            machine = self._world.machine_of(job)
-        except HostUnreachable as gone:
-            return JobSighting(lost=gone.message)
-        if machine is None or machine.unreachable_since is None:
-            return None
-        # The stopwatch begins with our first look: what it did before this engine is not counted.
-        since = machine.unreachable_since
-        lasted = self._stopwatch.elapsed(_silence_key(job), since, since)
-        why = machine.unreachable_why or "it does not say why"
-        patience = decisions.RETRIED_PATIENCE if _is_retried(run) else decisions.PATIENCE
-        return JobSighting(silence=Silence(machine.name, why, lasted, patience))
 
     def _look_at_preparation(self, job: Job, run: Run, wish: JobReason | None) -> JobSighting:
         fetching = nodes_of(run.configuration) > 1 and not job.prepared
@@ -343,7 +328,7 @@ class JobReconciler:
     def _finish(self, job: Job) -> None:
         self._world.activities.forget(job.container)
         self._stopwatch.forget(job.container)
-        self._stopwatch.forget(_silence_key(job))
+        self._silences.forget(job)
         self._world.live.ring()
         if job.instance is not None:
             self._world.wake("instances", job.instance)
@@ -374,17 +359,6 @@ class JobReconciler:
 
     def _tell(self, job: Job, step: str, fraction: float | None, text: str) -> None:
         self._world.live.ring(progress=Progress(job.id, step, fraction, text))
-
-
-def _silence_key(job: Job) -> str:
-    """Return under what the stopwatch measures for how long the job's machine is silent."""
-    return f"{job.container} silent"
-
-
-def _is_retried(run: Run) -> bool:
-    """Tell whether a job of *run* that is interrupted is tried again elsewhere."""
-    rule = retry_rule(run)
-    return run.service is not None or (rule is not None and rule.covers(JobReason.INTERRUPTED))
 
 
 def _patiently(act: Callable[[], None]) -> None:

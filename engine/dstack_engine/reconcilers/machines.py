@@ -129,8 +129,8 @@ class MachineReconciler:
             self._examined.add(name)
             if after.status in decisions.READY:
                 self._examinations.forget(name)
-        elif after.reachable and not before.reachable:
-            with self._lock:  # it may have been started anew meanwhile
+        elif after.reachable != before.reachable:
+            with self._lock:  # for what to do about it; or it may have been started anew
                 self._wanted.add(name)
         if outcomes:
             self._world.activities.forget(name, *outcomes)
