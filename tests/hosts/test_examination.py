@@ -443,6 +443,37 @@ def test_a_machine_of_another_engine_is_left_alone(here: Here) -> None:
 
 
 @pytest.mark.docker
+def test_a_machine_that_is_not_in_its_fleets_network_is_told(here: Here) -> None:
+    try:
+        found = examine_machine(here, OWNER, network="10.255.255.0/24")
+    finally:
+        unclaim(here.docker_url, OWNER)
+    assert found.usable
+    assert found.internal_ip is None
+    assert "no address in the fleet's network 10.255.255.0/24" in by_subject(found)["network"].text
+
+
+def test_a_driver_that_hangs_in_a_container_gives_none_of_its_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def call(
+        url: str, method: str, path: str, body: object = None, **_: object
+    ) -> tuple[int, bytes]:
+        asked.append(f"{method} {path}")
+        if path.endswith("/start"):
+            raise TimeoutError
+        return 204, b""
+
+    monkeypatch.setattr(machine_docker.docker_wire, "call", call)
+    trial = try_gpus(f"unix://{tmp_path}", ["GPU-aa", "GPU-bb"])
+    assert trial.refused.keys() == {"GPU-aa", "GPU-bb"}
+    assert "no container with it was started within 10 s" in trial.refused["GPU-aa"]
+    assert len([each for each in asked if each.endswith("/start")]) == 1
+
+
+@pytest.mark.docker
 def test_gpus_are_tried_with_a_real_container(here: Here) -> None:
     trial = try_gpus(here.docker_url, ["GPU-aa", "GPU-bb"])
     assert trial.given == frozenset()

@@ -39,6 +39,7 @@ class Wanted:
 
     ssh: SshTarget
     internal_ip: str | None
+    network: str | None
     blocks: Blocks
 
 
@@ -56,7 +57,8 @@ def _wanted(host: SshHost, config: SshConfig, configuration: FleetConfiguration)
         identity_file=host.identity_file or config.identity_file,
         jump=_jump(host.proxy_jump or config.proxy_jump),
     )
-    return Wanted(target, host.internal_ip, host.blocks or configuration.blocks or 1)
+    blocks = host.blocks or configuration.blocks or 1
+    return Wanted(target, host.internal_ip, config.network, blocks)
 
 
 def _jump(through: ProxyJump | None) -> SshTarget | None:
@@ -131,7 +133,13 @@ def _renewed(instance: Instance, wanted: Wanted, fleet: Fleet) -> Instance:
     """Return the instance with what its fleet says of it now, unless it is being let go."""
     if instance.fleet != fleet.name or instance.delete_requested_at is not None:
         return instance
-    return replace(instance, ssh=wanted.ssh, internal_ip=wanted.internal_ip, blocks=wanted.blocks)
+    return replace(
+        instance,
+        ssh=wanted.ssh,
+        internal_ip=wanted.internal_ip,
+        network=wanted.network,
+        blocks=wanted.blocks,
+    )
 
 
 def _free_numbers(taken: Collection[int]) -> Iterator[int]:
@@ -166,6 +174,7 @@ def _made(wanted: Wanted, fleet: Fleet, number: int, now: datetime) -> Instance:
         number=number,
         ssh=wanted.ssh,
         internal_ip=wanted.internal_ip,
+        network=wanted.network,
         blocks=wanted.blocks,
     )
 

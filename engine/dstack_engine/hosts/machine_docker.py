@@ -13,6 +13,7 @@ import tarfile
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from dstack_engine.hosts.docker_containers import creation
 #: Seconds for one short question; over a slow link an engine that lives takes less than 1.
 TIMEOUT = 8.0
 #: Seconds for a container with GPUs to be started: without persistence mode the driver wakes first.
-START_TIMEOUT = 20.0
+START_TIMEOUT = 10.0
 
 #: The image and the container of the trial, one at a time on a machine.
 PROBE = "dstack-jupyter-probe"
@@ -34,6 +35,11 @@ _trying: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 #: What the engine says when the devices were given and only the empty image was in the way.
 _IMAGE_TROUBLES = ("ldcache", "ldconfig")
+
+#: What we say of a driver that hangs.
+_NOT_STARTED = "was started within"
+#: What is so for all GPUs when it is so for some: nothing gives them, or the driver hangs.
+_FOR_ALL = ("could not select device driver", _NOT_STARTED)
 
 
 def ask_info(url: str) -> Mapping[str, Any]:
@@ -72,7 +78,8 @@ def try_gpus(url: str, uuids: Sequence[str]) -> GpuTrial:
             _import_empty_image(url)
             refused = _refusals(url, uuids)
         finally:
-            _clean(url)
+            with suppress(TimeoutError):
+                _clean(url)
     return GpuTrial(frozenset(uuids) - refused.keys(), refused)
 
 
@@ -80,22 +87,16 @@ def _refusals(url: str, uuids: Sequence[str]) -> dict[str, str]:
     whole = _refusal(url, uuids)
     if whole is None:
         return {}
-    if len(uuids) == 1 or "could not select device driver" in whole:
-        return dict.fromkeys(uuids, whole)  # what is missing altogether is missing for each
+    if len(uuids) == 1 or any(words in whole for words in _FOR_ALL):
+        return dict.fromkeys(uuids, whole)
     alone = {uuid: _refusal(url, [uuid]) for uuid in uuids}
     return {uuid: why for uuid, why in alone.items() if why is not None}
 
 
 def _refusal(url: str, uuids: Sequence[str]) -> str | None:
     """Return why a container with these GPUs does not start; None when it does."""
-    spec = ContainerSpec(
-        name=PROBE,
-        labels={},
-        script=None,
-        image=PROBE,
-        entrypoint=("/nothing",),
-        limits=Limits(gpus=tuple(uuids)),
-    )
+    gpus = Limits(gpus=tuple(uuids))
+    spec = ContainerSpec(PROBE, {}, None, image=PROBE, entrypoint=("/nothing",), limits=gpus)
     steps = (
         (f"/containers/create?name={PROBE}", creation(spec, log_cap=1 << 20)),
         (f"/containers/{PROBE}/start", None),
@@ -107,8 +108,11 @@ def _refusal(url: str, uuids: Sequence[str]) -> str | None:
                 why = docker_wire.refusal(said)
                 return None if any(word in why for word in _IMAGE_TROUBLES) else why
         return None
+    except TimeoutError:
+        return f"no container with it {_NOT_STARTED} {START_TIMEOUT:.0f} s"
     finally:
-        _remove_container(url)
+        with suppress(TimeoutError):
+            _remove_container(url)
 
 
 def _import_empty_image(url: str) -> None:

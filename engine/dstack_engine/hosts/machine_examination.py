@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from dstack_engine.errors import HostUnreachable
 from dstack_engine.hosts.claims import HOME_LABEL, Owner, claim
-from dstack_engine.hosts.docker_errors import CONNECTION_ERRORS
+from dstack_engine.hosts.docker_errors import CONNECTION_ERRORS, unreachable
 from dstack_engine.hosts.machine_docker import GpuTrial, ask_containers, ask_info, try_gpus
 from dstack_engine.hosts.machine_fixes import Fixes
 from dstack_engine.hosts.machine_gpus import Card, foreign_use, in_words, read_gpus
@@ -138,7 +138,7 @@ class Look:
         gpus, about_gpus = self._gpus()
         shape = self._shape(gpus)
         findings += [_power(shape), *about_gpus, _disk(shape, self.fixes)]
-        findings += [*_network(found.internal_ip, self.answers), *self._forwarding()]
+        findings += [*self._network(found.internal_ip), *self._forwarding()]
         findings += _clock(self.ahead, self.fixes)
         return replace(found, findings=tuple(findings), shape=shape)
 
@@ -174,8 +174,8 @@ class Look:
             trial = try_gpus(self.link.docker_url, uuids)
             label = f"{HOME_LABEL}={self.owner.home}"
             ours = ask_containers(self.link.docker_url, label) if nvidia else set[str]()
-        except (*CONNECTION_ERRORS, ValueError, TypeError, LookupError) as error:
-            trial, ours = GpuTrial(frozenset(), {uuid: str(error) for uuid in uuids}), set()
+        except CONNECTION_ERRORS as error:
+            raise unreachable(self.link.docker_url, error) from error
         given = tuple(card for card in report.cards if str(card.gpu.uuid) not in trial.refused)
         findings = [
             _gpus_in_words(given),
@@ -196,6 +196,18 @@ class Look:
             disk_gb=free_disk(self.answers),
             gpus=gpus,
         )
+
+    def _network(self, address: str | None) -> Iterator[Finding]:
+        if address is not None:
+            told = (speed for _, each, speed in _addresses(self.answers) if each == address)
+            speed = next((f", {speed / 1000:g} Gbit/s" for speed in told if speed > 0), "")
+            yield Finding(True, "network", f"its own address is {address}{speed}")
+        elif self.network is not None:
+            others = (
+                ", ".join(each for _, each, _ in _addresses(self.answers)) or "none that it told"
+            )
+            text = f"it has no address in the fleet's network {self.network}; it has {others}"
+            yield Finding(False, "network", text, "Correct `network`, or write its `internal_ip`.")
 
     def _forwarding(self) -> Iterator[Finding]:
         words = self.answers.facts("system").get("CONNECTION", "").split()
@@ -254,14 +266,6 @@ def _clock(ahead: float | None, fixes: Fixes) -> Iterator[Finding]:
         return
     way = "ahead of" if ahead > 0 else "behind"
     yield Finding(False, "clock", f"is {abs(ahead):.0f} s {way} this computer's", fixes.set_clock())
-
-
-def _network(address: str | None, answers: Answers) -> Iterator[Finding]:
-    if address is None:
-        return
-    speeds = [speed for _, each, speed in _addresses(answers) if each == address and speed > 0]
-    speed = f", {speeds[0] / 1000:g} Gbit/s" if speeds else ""
-    yield Finding(True, "network", f"its own address is {address}{speed}")
 
 
 def internal_address(answers: Answers, network: str | None) -> str | None:

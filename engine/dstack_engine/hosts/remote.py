@@ -72,7 +72,7 @@ class RemoteMachines:
         """Look into the machine; never raises for what is wrong with it."""
         try:
             machine = self._machine(instance)
-            found = machine.examine()
+            found = machine.examine(instance.network)
         except HostUnreachable as error:
             fix = _trust_command(instance) if isinstance(error, HostKeyChanged) else None
             finding = Finding(False, "ssh", error.message, error.hint or fix, fatal=True)
@@ -166,11 +166,14 @@ class RemoteMachine:
         """Tell why a port of the machine cannot be forwarded; None where it can."""
         return self.link.try_forward(address, port)
 
-    def examine(self) -> Examination:
-        """Look into the machine now. Raises `HostUnreachable`."""
+    def examine(self, network: str | None) -> Examination:
+        """Look into the machine now, which shares *network* with others, if any.
+
+        Raises `HostUnreachable`.
+        """
         self.link.reach(EXAMINE_PATIENCE, now=True)
         try:
-            found = examine_machine(self, self._owner)
+            found = examine_machine(self, self._owner, network=network)
             if needs_new_login(found):
                 self.link.end()
             return found

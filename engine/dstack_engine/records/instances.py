@@ -43,6 +43,8 @@ class Instance:
     ssh: SshTarget | None = None
     #: The address by which its like reach it, where its owner wrote one.
     internal_ip: str | None = None
+    #: The network that it shares with its like (``10.0.0.0/24``), where its owner wrote one.
+    network: str | None = None
     #: Into how many equal parts it is split for several jobs; "auto": one a GPU, else one a CPU.
     blocks: int | Literal["auto"] = 1
     #: What was found when somebody looked into it last.
