@@ -20,6 +20,7 @@ from benchmarks import (
     bench_page,
     bench_placement,
     bench_sidebar,
+    bench_ssh,
 )
 from benchmarks.table import Line, print_table
 
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "cold-start": bench_cold_start.measure,
     "sidebar": bench_sidebar.measure,
     "page": bench_page.measure,
+    "ssh": bench_ssh.measure,
 }
 
 
