@@ -68,7 +68,7 @@ class Engine:
         self._jobs = jobs
         self._submissions = Submissions(world)
         fleets = FleetReconciler(world, instances.look_again)
-        self.fleets = Fleets(world, instances.look_again)
+        self.fleets = Fleets(world, fleets.tick, instances.look_again)
         world.heed = TrafficListener(world).heed
         world.loops.update(
             runs=Loop("runs", runs.tick, runs.keys, workers=2),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,9 +26,19 @@ from dstack_engine.store.store import Kept, Transaction
 class Fleets:
     """Takes what is wished of fleets."""
 
-    def __init__(self, world: World, look_again: Callable[[str], None]) -> None:
-        """Work in *world*; *look_again* has the machine of that name looked into soon."""
+    def __init__(
+        self,
+        world: World,
+        advance: Callable[[str], object],
+        look_again: Callable[[str], None],
+    ) -> None:
+        """Work in *world*.
+
+        *advance* moves the fleet of that name on now, as its loop does; *look_again* has the
+        machine of that name looked into soon.
+        """
         self._world = world
+        self._advance = advance
         self._look_again = look_again
 
     def apply(self, configuration: FleetConfiguration) -> FleetView:
@@ -44,7 +55,7 @@ class Fleets:
             except LeaseLost:
                 continue
         self._world.checkpoint("fleet applied")
-        self._world.wake("fleets", fleet.name)
+        self._move_on(fleet.name)
         return self.view(fleet.name)
 
     def views(self) -> list[FleetView]:
@@ -70,7 +81,7 @@ class Fleets:
                 break
             except LeaseLost:
                 continue
-        self._world.wake("fleets", name)
+        self._move_on(name)
         for instance in gone:
             self._world.wake("instances", instance.name)
             for kept in self._world.store.jobs(finished=False):
@@ -94,6 +105,12 @@ class Fleets:
         return view
 
     # --- small -------------------------------------------------------------------------------
+
+    def _move_on(self, name: str) -> None:
+        """Have the fleet's loop do its part, at once if it can: who asked sees what becomes."""
+        self._world.wake("fleets", name)
+        with suppress(LeaseLost):  # by the loop, which is at it already
+            self._advance(name)
 
     def _apply(self, configuration: FleetConfiguration) -> Fleet:
         now = self._world.clock()

@@ -77,7 +77,7 @@ class OneEngine:
             world.loops[name] = Queue(self._wakes, name)  # type: ignore[assignment]
         instances = InstanceReconciler(world)
         fleets = FleetReconciler(world, instances.look_again)
-        self.fleets = Fleets(world, instances.look_again)
+        self.fleets = Fleets(world, fleets.tick, instances.look_again)
         self._ticks = {"instances": instances.tick, "fleets": fleets.tick}
         for loop, keys in (("fleets", fleets.keys()), ("instances", instances.keys())):
             self._wakes.extend((loop, key) for key in keys)

@@ -88,7 +88,8 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetGro
 
 def test_a_fleet_is_made_looked_into_and_told_of(ground: FleetGround) -> None:
     ground.machines.shapes["b"] = MachineShape(16, 64.0, 900.0)
-    assert ground.apply().fleet.name == "lab"
+    applied = ground.apply()
+    assert (applied.fleet.name, names(applied)) == ("lab", ["lab-0", "lab-1"])
     view = ground.fleet(lambda view: statuses(view) == ["idle", "idle"])
     assert view.fleet.status is FleetStatus.ACTIVE
     assert [(one.name, one.offer.shape.cpus) for one in view.instances] == [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from dstack_engine.decisions import fleets as decisions
+from dstack_engine.errors import LeaseLost
 from dstack_engine.reconcilers.world import World
 from dstack_engine.records.instances import Instance
 from dstack_engine.store.store import Kept, Transaction
@@ -56,6 +57,8 @@ class FleetReconciler:
     ) -> None:
         # Of a machine that had the number before and is gone, its record is left.
         over = before or self._world.store.instance(instance.name)
+        if over is not None and before is None and not over.record.finished:
+            raise LeaseLost(f"{instance.name} was made meanwhile; trying again.")
         if over is None:
             transaction.insert(instance)
         else:

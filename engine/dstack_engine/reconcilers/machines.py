@@ -152,7 +152,7 @@ class MachineReconciler:
             after.name,
             before.status,
             after.status,
-            after.unreachable_why or after.reason or "it answers",
+            after.unreachable_why or decisions.trouble_of(after) or "can be used",
         )
         leaves = after.delete_requested_at is not None
         for job in jobs:
