@@ -183,6 +183,18 @@ def test_images_that_were_followed_are_removed_unless_they_are_used(
     assert machine.run("cat a", machine.kept()) == "3"
 
 
+def test_files_can_be_sent_before_the_start_and_how_far_it_is_is_told(machine: Machine) -> None:
+    files = machine.files(large=os.urandom(8 << 20))
+    spec = ContainerSpec("later", {}, "true", image=machine.image)
+    told: list[tuple[str, float | None, str]] = []
+    machine.host.send_files(spec, files, lambda *words: told.append(words))
+    assert {step for step, _, _ in told} == {"sending files"}
+    assert [fraction for _, fraction, _ in told] == sorted(fraction for _, fraction, _ in told)  # type: ignore[type-var]
+    machine.sent[:] = [0]
+    assert machine.run("wc -c < large", files) == f"{8 << 20}\n"
+    assert machine.sent[0] == 0
+
+
 def test_a_start_that_is_repeated_sends_nothing_again(machine: Machine) -> None:
     files = machine.files(a="1")
     machine.run("cat a", files)

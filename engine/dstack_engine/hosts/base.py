@@ -224,6 +224,18 @@ class Machines(Protocol):
 
 
 @runtime_checkable
+class KeepsFiles(Protocol):
+    """A host that can take a project's files before a container is started with them."""
+
+    def send_files(self, spec: ContainerSpec, files: Files, progress: ProgressSink) -> None:
+        """Send what the machine lacks of *files*; blocks until it is there. Repeatable.
+
+        Does nothing where `start` sends them itself. Called by the job loop between `prepare` and
+        `start`; raises what `start` raises.
+        """
+
+
+@runtime_checkable
 class KnowsImages(Protocol):
     """A host that can tell before submitting whether it has an image."""
 

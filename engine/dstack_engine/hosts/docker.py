@@ -155,6 +155,12 @@ class DockerHost:
             if not has_image(self._api, image):
                 pull(self._api, image, spec.registry_auth, progress)
 
+    def send_files(self, spec: ContainerSpec, files: Files, progress: ProgressSink) -> None:
+        """Send what the engine lacks of *files*, if it keeps files; else `start` sends them."""
+        if self._layers is not None:
+            with self._calling(f"send the files of {spec.name}"):
+                self._layers.image_with(spec, files, progress)
+
     # A container's life
 
     def start(self, spec: ContainerSpec, files: Files | None, log: Path) -> None:

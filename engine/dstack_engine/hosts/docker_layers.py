@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import RawIOBase
@@ -26,9 +26,10 @@ from urllib.parse import quote
 from docker.errors import APIError
 
 from dstack_engine.hosts import docker_wire
-from dstack_engine.hosts.base import ContainerSpec, Files, Layer, TellsChanges
+from dstack_engine.hosts.base import ContainerSpec, Files, Layer, ProgressSink, TellsChanges
 from dstack_engine.hosts.docker_containers import WORKFLOW
 from dstack_engine.hosts.docker_errors import explanation, translated
+from dstack_engine.hosts.docker_transfer import Sending
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -62,6 +63,10 @@ class Beginning:
     layer: str
 
 
+def _nobody(step: str, fraction: float | None, text: str) -> None:
+    """Tell nobody."""
+
+
 class LayeredImages:
     """The images with files at the engine *url*, for the engine's *home*. For many threads."""
 
@@ -71,7 +76,9 @@ class LayeredImages:
         #: Whether the engine takes layers by name; None as long as it was not asked.
         self._able: bool | None = None
 
-    def image_with(self, spec: ContainerSpec, files: Files | None) -> str | None:
+    def image_with(
+        self, spec: ContainerSpec, files: Files | None, progress: ProgressSink = _nobody
+    ) -> str | None:
         """Return the name of an image that is *spec*'s with *files* in it; it is made if need be.
 
         None where the files are better sent by themselves. Raises what a lost connection raises.
@@ -87,7 +94,7 @@ class LayeredImages:
         if self._inspect(name) is not None:
             return name
         try:
-            made = self._make(name, below, files)
+            made = self._make(name, below, files, progress)
         except APIError as error:
             logger.warning("files are sent whole to %s: %s", self._url, explanation(error))
             self._able = False
@@ -113,13 +120,16 @@ class LayeredImages:
         named = hashlib.sha256(f"{self._home} {image} {tree}".encode()).hexdigest()
         return f"{REPOSITORY}:{named[:32]}"
 
-    def _make(self, name: str, below: Mapping[str, Any], files: TellsChanges) -> bool:
+    def _make(
+        self, name: str, below: Mapping[str, Any], files: TellsChanges, progress: ProgressSink
+    ) -> bool:
         whole = files.layer(_FOLDER)
         if whole is None:
             return False
         beginning, layer = self._best_change(str(below["Id"]), files, whole)
         labels = {HOME: self._home, BELOW: str(below["Id"])}
-        loading = Loading(name, below, layer, beginning, files.digest, labels)
+        sending = Sending("sending files", layer.size, progress)
+        loading = Loading(name, below, layer, beginning, files.digest, labels, sending.note)
         docker_wire.load_images(self._url, loading.write)
         return True
 
@@ -185,13 +195,15 @@ class Loading:
     beginning: Beginning | None
     tree: str
     labels: Mapping[str, str]
+    #: Told how many bytes of the layer were sent.
+    note: Callable[[int], None]
 
     def write(self, target: BinaryIO) -> None:
         """Write the archive that ``docker load`` takes; layers that the engine has are left out."""
         there = [*self.below["RootFS"]["Layers"]]
         there += [self.beginning.layer] if self.beginning else []
         target.write(_header(f"{len(there)}.tar", self.layer.size))
-        passed = Hashing(target)
+        passed = Hashing(target, self.note)
         self.layer.write_tar(cast(BinaryIO, passed))
         target.write(bytes(-passed.count % tarfile.BLOCKSIZE))
         layers = [*there, passed.digest]
@@ -217,10 +229,11 @@ class Loading:
 
 
 class Hashing(RawIOBase):
-    """Passes what is written on to *target*, and takes its SHA-256."""
+    """Passes what is written on to *target*, takes its SHA-256 and tells *note* how much it was."""
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: BinaryIO, note: Callable[[int], None]) -> None:
         self._target = target
+        self._note = note
         self._sha = hashlib.sha256()
         self.count = 0
 
@@ -237,6 +250,7 @@ class Hashing(RawIOBase):
         self._sha.update(view)
         self.count += view.nbytes
         self._target.write(view)
+        self._note(view.nbytes)
         return view.nbytes
 
 

@@ -1,4 +1,4 @@
-"""An image on its way from one Docker Engine to another: from this computer to a machine by SSH.
+"""Images on their way to a Docker Engine; one of this computer's to a machine reached by SSH.
 
 For a machine that cannot pull: it has no way to the registry, or the image was built here and is in
 none. Called by the host on that machine when a pull has failed.
@@ -39,7 +39,7 @@ def send_image(source: str, target: str, image: str, progress: ProgressSink) -> 
     with translated(target, f"send {image} there"):
         if found.get("Architecture") != _processor(target):
             return False
-        sending = Sending(int(found.get("Size") or 0), progress)
+        sending = Sending("sending the image", int(found.get("Size") or 0), progress)
         path = f"/images/{quote(image)}/get"
 
         def write(archive: BinaryIO) -> None:
@@ -54,9 +54,10 @@ def send_image(source: str, target: str, image: str, progress: ProgressSink) -> 
 
 
 class Sending:
-    """How much of an image of *size* bytes has been sent; told now and then."""
+    """How much of *size* bytes has been sent; told now and then, as *step*."""
 
-    def __init__(self, size: int, progress: ProgressSink) -> None:
+    def __init__(self, step: str, size: int, progress: ProgressSink) -> None:
+        self._step = step
         self._size = size
         self._progress = progress
         self._sent = 0
@@ -76,7 +77,7 @@ class Sending:
             self._told = monotonic()
             # What the engine does with it after the last byte is not told.
             fraction = min(self._sent / self._size, 0.99) if self._size else None
-            self._progress("sending", fraction, self.text)
+            self._progress(self._step, fraction, self.text)
 
 
 def _at_source(source: str, image: str) -> Mapping[str, Any] | None:

@@ -63,6 +63,11 @@ class RemoteDockerHost:
                 if not send_image(here, there, image, progress):
                     raise
 
+    def send_files(self, spec: ContainerSpec, files: Files, progress: ProgressSink) -> None:
+        """Send what the machine lacks of *files*."""
+        with self._connected():
+            self._docker.send_files(spec, files, progress)
+
     # A container's life
 
     def start(self, spec: ContainerSpec, files: Files | None, log: Path) -> None:

@@ -31,7 +31,7 @@ from dstack_engine.errors import (
     PortTaken,
     PythonUnavailable,
 )
-from dstack_engine.hosts.base import Host
+from dstack_engine.hosts.base import Host, KeepsFiles
 from dstack_engine.reconcilers.containers import (
     container_spec,
     keeps_duration,
@@ -276,10 +276,12 @@ class JobReconciler:
         host = self._host(job)
         spec = container_spec(run, job, world.home, nodes=self._nodes(job, run))
         host.prepare(spec, partial(self._tell, job))
+        files = world.blobs.files(run.files) if run.files is not None else None
+        if files is not None and isinstance(host, KeepsFiles):
+            host.send_files(spec, files, partial(self._tell, job))
         world.checkpoint("job prepared")
         if not self._still_wanted(job):
             return
-        files = world.blobs.files(run.files) if run.files is not None else None
         try:
             host.start(spec, files, self.log_of(job))
         except HostUnreachable:
