@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 from dstack_engine.decisions.crashes import past_attempts
-from dstack_engine.decisions.instances import is_ready, is_same_machine
+from dstack_engine.decisions.instances import is_ready, is_same_machine, trouble_of
 from dstack_engine.engine import Engine
 from dstack_engine.errors import DstackError, HostUnreachable
 from dstack_engine.hosts.base import Host
@@ -106,6 +106,17 @@ class Housekeeping:
             else "Free some: %dstack prune takes away ended runs' files.",
         )
 
+        for machine in self._machines():
+            trouble = trouble_of(machine)
+            if trouble is not None:
+                yield Finding(False, machine.name, trouble, f"%dstack fleet show {machine.fleet}")
+
+    def _machines(self) -> Iterator[Instance]:
+        """Yield the machines that are reached by SSH."""
+        for kept in self._world.store.instances(finished=False):
+            if kept.record.ssh is not None:
+                yield kept.record
+
     def _forget_attempts(self) -> None:
         """Forget all but the newest attempts of services that live on: they may crash for weeks."""
         store = self._world.store
@@ -126,12 +137,9 @@ class Housekeeping:
         removed = 0
         for host in self._world.hosts.values():
             removed += self._reap_if_it_answers(host, None, keep)
-        for kept in self._world.store.instances(finished=False):
-            machine = kept.record
-            if machine.ssh is not None and is_ready(machine):
-                removed += self._reap_if_it_answers(
-                    self._world.machines.host(machine), machine, keep
-                )
+        for machine in filter(is_ready, self._machines()):
+            host = self._world.machines.host(machine)
+            removed += self._reap_if_it_answers(host, machine, keep)
         return removed, self._reap_logs(keep)
 
     def _sweep(self, machine: Instance) -> None:

@@ -388,3 +388,30 @@ def test_a_run_for_a_machine_that_does_not_answer_says_so_and_waits(ground: Flee
     assert "lab-0 (a) does not answer: Connection timed out" in (view.job.waiting or "")
     ground.machines.answer("a")
     ground.until_status("fox", RunStatus.RUNNING)
+
+
+def test_what_is_over_is_taken_away_from_every_machine_that_answers(ground: FleetGround) -> None:
+    keeper = Housekeeping(ground.engine, lambda: iter(()))
+    ground.ready("[a, b]")
+    view = ground.run_on()
+    assert view.job is not None
+    used, other = ("a", "b") if view.job.instance == "lab-0" else ("b", "a")
+    leave_a_copy(ground, view.job.container, used, other)
+    keeper.reap()
+    assert containers(ground, used) == [view.job.container], "it runs there"
+    assert containers(ground, other) == [], "it is another machine's"
+    ground.machines.host_named(used).finish(view.job.container)
+    ground.until_status("fox", RunStatus.DONE)
+    ground.engine.delete_run("fox")
+    ground.machines.silence(other)
+    keeper.reap()
+    assert containers(ground, used) == []
+    ground.fleet(lambda view: not all(one.reachable for one in view.instances))
+    (trouble,) = [found for found in keeper.doctor() if not found.ok and found.subject != "disk"]
+    assert "does not answer" in trouble.text
+
+
+def leave_a_copy(ground: FleetGround, container: str, there: str, here: str) -> None:
+    """Leave a container on *here* as it is on *there*: of an attempt to start that failed."""
+    on_there, on_here = (ground.machines.host_named(name).machine for name in (there, here))
+    on_here.containers[container] = on_there.containers[container]

@@ -65,7 +65,12 @@ class FleetReconciler:
             transaction.save(over, instance)
 
     def _wake(self, before: Instance | None, after: Instance) -> None:
-        if before is not None and (before.ssh, before.blocks) != (after.ssh, after.blocks):
+        if before is not None and _looked_into(before) != _looked_into(after):
             self._look_again(after.name)
         else:
             self._world.wake("instances", after.name)
+
+
+def _looked_into(instance: Instance) -> tuple[object, ...]:
+    """Return what a look into the instance's machine goes by."""
+    return instance.ssh, instance.blocks, instance.network
