@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import stat
 from dataclasses import replace
@@ -58,6 +59,23 @@ def test_a_home_may_lie_as_deep_as_it_likes(
 ) -> None:
     deep = tmp_path.joinpath(*["a folder with a long name"] * 6)
     link = make_link(server.target, name="a" * 41 + "-100", at=deep)
+
+    link.reach(20)
+
+    assert says(link) == "hello"
+
+
+def test_a_key_may_lie_wherever_its_owner_likes(
+    make_server: MakeServer, make_link: MakeLink, tmp_path: Path
+) -> None:
+    jump, behind = make_server(), make_server()
+    keys = tmp_path / 'a "place" of 100% my own'
+    keys.mkdir()
+    for number, server in enumerate((jump, behind)):
+        shutil.copy(server.key, keys / str(number))
+    first = replace(jump.target, identity_file=str(keys / "0"))
+    target = replace(behind.target, hostname="localhost", identity_file=str(keys / "1"), jump=first)
+    link = make_link(target)
 
     link.reach(20)
 

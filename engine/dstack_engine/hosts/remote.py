@@ -171,14 +171,20 @@ class RemoteMachine:
 
         Raises `HostUnreachable`.
         """
-        self.link.reach(EXAMINE_PATIENCE, now=True)
-        try:
-            found = examine_machine(self, self._owner, network=network)
-            if needs_new_login(found):
-                self.link.end()
-            return found
-        except HostUnreachable as error:
-            raise (self.link.lost() or error) from error
+        began = monotonic()
+        while True:
+            self.link.reach(EXAMINE_PATIENCE, now=True)
+            try:
+                found = examine_machine(self, self._owner, network=network)
+            except HostUnreachable as error:
+                lost = self.link.lost()
+                # A connection may have been dead already, and nobody had noticed.
+                if lost is None or monotonic() - began > EXAMINE_AGAIN:
+                    raise (lost or error) from error
+            else:
+                if needs_new_login(found):
+                    self.link.end()
+                return found
 
     def ping(self) -> str | None:
         """Return why its Docker Engine does not answer, or is not ours any more."""

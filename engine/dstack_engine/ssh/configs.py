@@ -67,7 +67,7 @@ def config_text(target: SshTarget, trusting: Trusting) -> str:
     parts = [f"# {' '.join(arguments(target))}\n"]
     parts += [_jump_rules(jump) for jump in _jumps(target) if jump.identity_file]
     parts += ["Match all\n", f"UserKnownHostsFile {known}\n", _RULES]
-    parts += [f"Include {_quoted(str(path))}\n" for path in (trusting.user_config, SYSTEM_CONFIG)]
+    parts += [f"Include {path}\n" for path in (trusting.user_config, SYSTEM_CONFIG)]
     return "".join(parts)
 
 
@@ -80,7 +80,8 @@ def arguments(target: SshTarget) -> list[str]:
         found += ["-l", target.user]
     if target.identity_file is not None:
         # An agent with many keys would use up the tries that the machine allows.
-        found += ["-i", _literal(target.identity_file), "-o", "IdentitiesOnly=yes"]
+        found += ["-o", f"IdentityFile={_quoted(target.identity_file)}"]
+        found += ["-o", "IdentitiesOnly=yes"]
     if target.jump is not None:
         found += ["-J", ",".join(_uri(jump) for jump in _jumps(target))]
     return [*found, "--", target.hostname]
@@ -109,7 +110,7 @@ def _jumps(target: SshTarget) -> tuple[SshTarget, ...]:
 
 
 def _jump_rules(jump: SshTarget) -> str:
-    key = _quoted(_literal(jump.identity_file or ""), literal=True)
+    key = _quoted(jump.identity_file or "")
     return f"Host {jump.hostname}\nIdentityFile {key}\nIdentitiesOnly yes\n"
 
 
@@ -121,12 +122,7 @@ def _uri(jump: SshTarget) -> str:
     return f"ssh://{user}{host}{port}"
 
 
-def _literal(path: str) -> str:
+def _quoted(path: str) -> str:
     """Return *path* for a place in which ssh replaces its %-tokens."""
-    return path.replace("%", "%%")
-
-
-def _quoted(path: str, *, literal: bool = False) -> str:
-    words = path if literal or path.startswith("~") else _literal(path)
-    escaped = words.replace("\\", "\\\\").replace('"', '\\"')
-    return words if path.startswith("~") else f'"{escaped}"'
+    escaped = path.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

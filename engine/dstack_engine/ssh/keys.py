@@ -23,9 +23,9 @@ _NO_KEYS = 1
 def refusal(text: str, target: SshTarget, identities: Iterable[str]) -> Trouble:
     """Return the trouble of a refused key: which were tried, and how to give one.
 
-    *identities* are the files in which ssh looks for keys.
+    *identities* are the files in which ssh looks for keys, as it tells them itself.
     """
-    files = [Path(each).expanduser() for each in identities]
+    files = [Path(each.replace("%%", "%")).expanduser() for each in identities]
     here = [file for file in files if file.exists()]
     locked = [file for file in here if _has_passphrase(file)]
     agent = _agent_keys()

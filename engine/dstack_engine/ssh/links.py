@@ -280,7 +280,7 @@ class Link:
         """Close the connection and forget the pinned host key, a changed jump host's, too."""
         changed = troubles.key_change(self._master.read_log())
         names = {self._host_name(self.target)} | ({changed.name} if changed else set())
-        self._master.exit()
+        self.end()
         for name in names:
             self._known_hosts.forget(name)
         with self._lock:

@@ -207,7 +207,7 @@ _KNOWN: _Table = tuple(
     for pattern, sentence in (
         (r"^Permissions \d+ for '(.+)' are too open", _unsafe_key),
         (r"^Bad owner or permissions on (.+?)\s*$", _unsafe_config),
-        (r"^(\S+)(?:: line| line) (\d+): (Bad .+?)\s*$", _wrong_config),
+        (r"^(\S+?):? line (\d+): (Bad .+?)\s*$", _wrong_config),
         (r"administratively prohibited: open failed", _forwarding),
         (r"^ssh: connect to host (\S+) port (\d+): (.+)$", _connect),
         (r"Could not resolve hostname (\S+?):", _unknown_name),
