@@ -188,7 +188,9 @@ def test_files_can_be_sent_before_the_start_and_how_far_it_is_is_told(machine: M
     spec = ContainerSpec("later", {}, "true", image=machine.image)
     told: list[tuple[str, float | None, str]] = []
     machine.host.send_files(spec, files, lambda *words: told.append(words))
-    assert {step for step, _, _ in told} == {"sending files"}
+    assert {step for step, _, _ in told} == {"sending"}
+    assert told[0][2].endswith("/8.0 MB")
+    assert told[0][2].startswith("files: ")
     assert [fraction for _, fraction, _ in told] == sorted(fraction for _, fraction, _ in told)  # type: ignore[type-var]
     machine.sent[:] = [0]
     assert machine.run("wc -c < large", files) == f"{8 << 20}\n"

@@ -128,7 +128,7 @@ class LayeredImages:
             return False
         beginning, layer = self._best_change(str(below["Id"]), files, whole)
         labels = {HOME: self._home, BELOW: str(below["Id"])}
-        sending = Sending("sending files", layer.size, progress)
+        sending = Sending("files", layer.size, progress)
         loading = Loading(name, below, layer, beginning, files.digest, labels, sending.note)
         docker_wire.load_images(self._url, loading.write)
         return True

@@ -39,7 +39,7 @@ def send_image(source: str, target: str, image: str, progress: ProgressSink) -> 
     with translated(target, f"send {image} there"):
         if found.get("Architecture") != _processor(target):
             return False
-        sending = Sending("sending the image", int(found.get("Size") or 0), progress)
+        sending = Sending("image", int(found.get("Size") or 0), progress)
         path = f"/images/{quote(image)}/get"
 
         def write(archive: BinaryIO) -> None:
@@ -54,10 +54,10 @@ def send_image(source: str, target: str, image: str, progress: ProgressSink) -> 
 
 
 class Sending:
-    """How much of *size* bytes has been sent; told now and then, as *step*."""
+    """How much of *what*, which has *size* bytes, has been sent; told now and then."""
 
-    def __init__(self, step: str, size: int, progress: ProgressSink) -> None:
-        self._step = step
+    def __init__(self, what: str, size: int, progress: ProgressSink) -> None:
+        self._what = what
         self._size = size
         self._progress = progress
         self._sent = 0
@@ -65,10 +65,10 @@ class Sending:
 
     @property
     def text(self) -> str:
-        """Return ``1.2/3.4 GB``; 1 GB is 1024 MB."""
+        """Return ``image: 1.2/3.4 GB``; 1 GB is 1024 MB."""
         whole = max(self._size, self._sent)
         unit, factor = ("GB", 1 << 30) if whole >= 1 << 30 else ("MB", 1 << 20)
-        return f"{self._sent / factor:.1f}/{whole / factor:.1f} {unit}"
+        return f"{self._what}: {self._sent / factor:.1f}/{whole / factor:.1f} {unit}"
 
     def note(self, count: int) -> None:
         """Count *count* bytes more."""
@@ -77,7 +77,7 @@ class Sending:
             self._told = monotonic()
             # What the engine does with it after the last byte is not told.
             fraction = min(self._sent / self._size, 0.99) if self._size else None
-            self._progress(self._step, fraction, self.text)
+            self._progress("sending", fraction, self.text)
 
 
 def _at_source(source: str, image: str) -> Mapping[str, Any] | None:
