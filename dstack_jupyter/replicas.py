@@ -89,9 +89,9 @@ def state_of(view: RunView) -> ServiceState:
 
 
 def newest_jobs(view: RunView) -> list[Job]:
-    """Return the newest attempt of each replica, by their numbers."""
-    newest = {job.replica: job for job in view.jobs if job.node == 0}
-    return [newest[number] for number in sorted(newest)]
+    """Return the newest attempt of each replica, or of each node, by their numbers."""
+    newest = {(job.replica, job.node): job for job in view.jobs}
+    return [newest[numbers] for numbers in sorted(newest)]
 
 
 def living_jobs(view: RunView) -> list[Job]:

@@ -236,7 +236,9 @@ class Watcher:
                     found = self._holding(progress.job)
                     self._tell(found, lambda follower: follower.progress(progress))
                 case UsageSeen(job, usage):
-                    self._tell(self._holding(job), lambda follower: follower.usage(usage))
+                    found = self._holding(job)
+                    if found is not None and found.jobs[job].node == 0:  # the one that is shown
+                        self._tell(found, lambda follower: follower.usage(usage))
                 case ServiceSeen(report):
                     self._take_report(self._runs.get(report.run_id), report)
                 case CaughtUp(cursor):
@@ -300,9 +302,8 @@ class Watcher:
     def _end(self, followed: _Followed) -> None:
         del self._runs[followed.run.id]
         view = followed.view
-        jobs = newest_jobs(view) if is_service(view) else [view.job]
-        for job in jobs if followed.output else ():
-            if job is not None and (rest := self._rest(followed, job)):
+        for job in newest_jobs(view) if followed.output else ():
+            if rest := self._rest(followed, job):
                 self._tell(followed, partial(_log, frames=rest, log=job.container))
         self._tell(followed, lambda follower: follower.ended())
 
@@ -312,9 +313,7 @@ class Watcher:
         name = followed.run.name
         try:
             client = self._connect()
-            if is_service(followed.view):
-                return tuple(client.logs(name, offset=offset, replica=job.replica))
-            return tuple(client.logs(name, offset=offset))
+            return tuple(client.logs(name, offset=offset, replica=job.replica, node=job.node))
         except DstackError as error:
             logger.debug("the last output of %s could not be read: %s", job.id, error)
             return ()

@@ -64,7 +64,10 @@ def show_logs(call: Call) -> None:
     said, name = call.arguments, call.run_name()
     tail = None if said.all or call.surface.is_program else NOTEBOOK_LOG
     replica = None if said.replica is None else call.whole_number("replica", least=0)
-    frames = call.client().logs(name, follow=said.follow, tail_bytes=tail, replica=replica)
+    node = None if said.node is None else call.whole_number("node", least=0)
+    frames = call.client().logs(
+        name, follow=said.follow, tail_bytes=tail, replica=replica, node=node
+    )
     try:
         for frame in frames:
             call.surface.output(frame.stream, frame.payload)
@@ -82,18 +85,18 @@ def attach(call: Call) -> Run:
 
 
 def _earlier(call: Call, run: Run) -> Earlier:
-    """Return the end of what the run has printed: its newest job, or a service's each."""
-    client, view = call.client(), run.last_view
-    if not is_service(view):
-        jobs = [view.job] if view.job is not None else []
-        return {job.container: tuple(client.logs(run.name, tail_bytes=CARD_LOG)) for job in jobs}
+    """Return the end of what the run has printed: the newest job of each replica and node."""
+    client, jobs = call.client(), newest_jobs(run.last_view)
     return {
         job.container: tuple(
             client.logs(
-                run.name, tail_bytes=CARD_LOG // len(newest_jobs(view)), replica=job.replica
+                run.name,
+                tail_bytes=CARD_LOG // len(jobs),
+                replica=job.replica,
+                node=job.node,
             )
         )
-        for job in newest_jobs(view)
+        for job in jobs
     }
 
 

@@ -47,7 +47,7 @@ from dstack_jupyter.rendering.steps import (
     status_word,
     steps_of,
 )
-from dstack_jupyter.replicas import ServiceWord, is_service, standing_of
+from dstack_jupyter.replicas import ServiceWord, is_service, newest_jobs, standing_of
 from dstack_jupyter.terminal import LogScreen
 
 #: Lines of output that a card keeps when it is frozen.
@@ -129,9 +129,23 @@ def facts_of(
         facts.append(usage_text(usage, job))
     if job is not None and tried:
         facts += [f"tried {failed.offer}: {failed.why}" for failed in job.tried]
-    if len(view.jobs) > 1:
-        facts.append(counted(len(view.jobs), "attempt"))
+    facts += _nodes_of(view)
+    attempts = max((one.attempt for one in view.jobs), default=1) if job is not None else 1
+    if attempts > 1:
+        facts.append(counted(attempts, "attempt"))
     return facts
+
+
+def _nodes_of(view: RunView) -> list[str]:
+    """Return how each of several nodes stands, and where it is."""
+    nodes = newest_jobs(view)
+    if is_service(view) or len(nodes) == 1:
+        return []
+    told = []
+    for job in nodes:
+        where = job.instance if job.instance is not None else ""
+        told.append(" · ".join(filter(None, (f"node {job.node} {job.status}", where, job.waiting))))
+    return told
 
 
 def place_text(job: Job | None) -> str:
@@ -186,7 +200,7 @@ def _row(view: RunView, now: datetime) -> tuple[str, ...]:
         hourly_text(view.price),
         money_text(view.cost(now)),
         ago_text(view.run.submitted_at, now),
-        sentence_of(view).removeprefix(f"{view.name} "),
+        sentence_of(view).removeprefix(view.name).lstrip(": "),
     )
 
 

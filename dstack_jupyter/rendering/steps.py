@@ -76,7 +76,7 @@ def steps_of(view: RunView, progress: Progress | None = None) -> tuple[Step, ...
 
 def sentence_of(view: RunView) -> str:
     """Return why the run waits or ended, as a sentence; empty where there is nothing to say."""
-    job = view.job
+    job = view.telling
     if not view.finished and view.status is not RunStatus.TERMINATING:
         return _waiting(view, job)
     # A service's replicas come and go for reasons of their own.
@@ -84,10 +84,16 @@ def sentence_of(view: RunView) -> str:
     if job is not None and job.reason is not None and not own:
         detail = f" ({job.detail})" if job.detail else ""
         more = " It was being retried." if view.status is RunStatus.PENDING else ""
-        return f"{view.name} {_subject(job.reason)}{detail}.{more}"
+        return f"{_who(view, job)} {_subject(job.reason)}{detail}.{more}"
     if view.run.reason in _RUN_SENTENCES:
         return f"{view.name} {_RUN_SENTENCES[view.run.reason]}."
     return ""
+
+
+def _who(view: RunView, job: Job) -> str:
+    """Return the subject of why the run ended: of several nodes the one that it is about."""
+    several = len({one.node for one in view.jobs}) > 1
+    return f"{view.name}: node {job.node}" if several else view.name
 
 
 def status_word(view: RunView) -> str:

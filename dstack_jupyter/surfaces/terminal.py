@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from dstack_engine.records.sightings import Usage
 from dstack_engine.records.updates import GatewayView
 from dstack_jupyter.failures import Detached, explain
 from dstack_jupyter.fleet_watching import LOOKING, Looked
+from dstack_jupyter.labels import Labels
 from dstack_jupyter.rendering.fleets import FleetCopy
 from dstack_jupyter.rendering.markup import plain
 from dstack_jupyter.rendering.offers import offers_text
@@ -44,7 +44,6 @@ PATIENCE = 1.0
 #: Between two drawings of how far something is, in seconds.
 _REDRAW = 0.2
 _BAR = 24
-_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class TerminalSurface:
@@ -294,32 +293,6 @@ class _Printed:
 
     log: str
     frame: Frame
-
-
-class Labels:
-    """Says in front of each line which replica it is from, where a service may have several."""
-
-    def __init__(self, view: RunView) -> None:
-        replicas = getattr(view.run.configuration, "replicas", None)
-        self._wanted = is_service(view) and replicas is not None and replicas.max > 1
-        self._name = f"{view.name}-0-"
-        self._last = ""
-        self._open = False  # the last line has no end yet
-
-    def put(self, log: str, payload: bytes) -> bytes:
-        """Return *payload* with its labels; a line that another replica left open is ended."""
-        if not self._wanted:
-            return payload
-        label = f"[{log.removeprefix(self._name).split('-')[0]}] ".encode()
-        written = []
-        if self._open and self._last != log:
-            written.append(b"\n")
-            self._open = False
-        self._last = log
-        for piece in _LINES.findall(payload):
-            written.append(piece if self._open else label + piece)
-            self._open = not piece.endswith(b"\n")
-        return b"".join(written)
 
 
 _News = RunView | ServiceReport | _Printed | Progress | None

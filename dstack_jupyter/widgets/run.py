@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import traitlets
 
-from dstack_engine.records.events import Frame, Progress
+from dstack_engine.records.events import Frame, Progress, Stream
 from dstack_engine.records.runs import RunView
 from dstack_engine.records.sightings import Usage
+from dstack_jupyter.labels import Labels
 from dstack_jupyter.rendering.runs import LAST_LINES, RunCopy
 from dstack_jupyter.rendering.steps import status_word
 from dstack_jupyter.widgets.card import Card, now
@@ -36,12 +38,18 @@ class RunCard(Card):
         self._progress: Progress | None = None
         self._usage: Usage | None = None
         self._output = Output()
+        self._labels = Labels(view)
         super().__init__(view, pace=pace, run=run_state(view, now()))
 
     def log(self, frames: Iterable[Frame], log: str = "") -> None:
         """The run has printed something; frames in order, each once."""
-        self._output.take(frames)
+        self._output.take([self._labelled(frame, log) for frame in frames])
         self.refresh()
+
+    def _labelled(self, frame: Frame, log: str) -> Frame:
+        if frame.stream is Stream.CUT:
+            return frame
+        return replace(frame, payload=self._labels.put(log, frame.payload))
 
     def progress(self, progress: Progress) -> None:
         """A job's preparation went on."""
