@@ -418,6 +418,16 @@ def test_a_script_that_says_too_much_is_given_up(server: SshServer, make_link: M
     assert says(link) == "hello"
 
 
+def test_a_dropped_connection_is_made_anew(server: SshServer, make_link: MakeLink) -> None:
+    link = make_link(server.target)
+    link.reach(20)
+
+    link.drop()
+    link.reach(20)
+
+    assert says(link) == "hello"
+
+
 def test_its_end_leaves_nothing_but_the_pin(server: SshServer, make_link: MakeLink) -> None:
     link = make_link(server.target)
     link.reach(20)
@@ -426,3 +436,5 @@ def test_its_end_leaves_nothing_but_the_pin(server: SshServer, make_link: MakeLi
 
     assert [path.name for path in link.config.parent.iterdir()] == ["known_hosts"]
     wait_for(lambda: not server.sessions(), "the end of the connection")
+    with pytest.raises(HostUnreachable, match="was given back"):
+        link.reach(20, now=True)

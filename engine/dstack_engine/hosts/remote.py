@@ -183,7 +183,7 @@ class RemoteMachine:
                     raise (lost or error) from error
             else:
                 if needs_new_login(found):
-                    self.link.end()
+                    self.link.drop()
                 return found
 
     def ping(self) -> str | None:

@@ -45,7 +45,9 @@ ForwardX11 no
 PermitLocalCommand no
 RemoteCommand none
 StreamLocalBindUnlink yes
+ControlMaster no
 ControlPath none
+ControlPersist no
 """
 
 

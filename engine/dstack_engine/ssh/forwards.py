@@ -47,6 +47,8 @@ class Forwards:
         self._file = master.folder / f"{master.name}.forwards"
         self._lock = threading.Lock()
         self._held: dict[Forward, str] = {}
+        #: Those of which the master has said so to this process.
+        self._sure: set[Forward] = set()
 
     def follow(self, master: Master) -> None:
         """Be told that the machine is reached by another master from now on."""
@@ -54,14 +56,14 @@ class Forwards:
             self._master = master
 
     def adopt(self) -> None:
-        """Take up what an earlier engine had told the master."""
+        """Take up what an earlier engine had told the master, or was about to tell."""
         with self._lock:
-            self._held = _read(self._file)
+            self._held, self._sure = _read(self._file), set()
 
     def begin(self) -> None:
-        """Be told that the master is a new one, which forwards nothing."""
+        """Be told that a new master is started, which forwards nothing."""
         with self._lock:
-            self._held = {}
+            self._held, self._sure = {}, set()
             self._write()
 
     def held(self) -> dict[Forward, str]:
@@ -75,12 +77,13 @@ class Forwards:
         Raises `PortTaken` when the port cannot be listened on, `HostUnreachable`.
         """
         with self._lock:
-            if self._held.get(forward) == owner:
+            if self._held.get(forward) == owner and forward in self._sure:
                 return
             self._held[forward] = owner
             self._write()
             try:
-                self._tell("forward", forward)
+                self._tell("forward", forward)  # one that it has already is no trouble
+                self._sure.add(forward)
             except PortTaken:
                 del self._held[forward]
                 self._write()

@@ -64,12 +64,14 @@ class Link:
         #: Called by the thread that has connected, before anybody is told so; raises nothing.
         self.on_connected: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
         self._attempt: Future[None] | None = None
         self._trouble: HostUnreachable | None = None
         self._failures = 0
         self._next_at = 0.0
         #: Whether it was never found out whether it can be reached.
         self._unknown = True
+        self._ended = False
 
     @property
     def config(self) -> Path:
@@ -130,6 +132,9 @@ class Link:
                 if self.alive():
                     return attempt
                 self._note_loss()
+            if self._ended:
+                self._trouble = HostUnreachable(f"{self.target.text} was given back")
+                return None
             if not now and monotonic() < self._next_at:
                 return None
             self._attempt = attempt = Future()
@@ -165,8 +170,10 @@ class Link:
 
     def _try(self, attempt: Future[None]) -> None:
         try:
-            with _handshakes:
-                self._connect()
+            with self._connecting, _handshakes:
+                # Meanwhile the machine may be reached by another way, or have been given back.
+                if attempt is self._attempt and not self._ended:
+                    self._connect()
             self.on_connected()
         except Exception as error:
             self._note_failure(error)
@@ -195,8 +202,8 @@ class Link:
             self.forwards.adopt()
         else:
             self._master.exit()
-            self._start()
             self.forwards.begin()
+            self._start()
         self._forward_docker()
 
     def _start(self) -> None:
@@ -270,17 +277,24 @@ class Link:
     # Its end
 
     def end(self) -> None:
-        """Close the connection for good, and remove its files."""
-        self._master.exit()
-        for ending in ("config", "control", "docker", "forwards", "log"):
-            path = self._master.folder / f"{self._master.name}.{ending}"
-            path.unlink(missing_ok=True)
+        """Close the connection for good."""
+        with self._lock:
+            self._ended = True
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection and remove its files; whoever needs it makes it anew."""
+        with self._connecting:
+            self._master.exit()
+            for ending in ("config", "control", "docker", "forwards", "log"):
+                path = self._master.folder / f"{self._master.name}.{ending}"
+                path.unlink(missing_ok=True)
 
     def forget_key(self) -> None:
         """Close the connection and forget the pinned host key, a changed jump host's, too."""
         changed = troubles.key_change(self._master.read_log())
         names = {self._host_name(self.target)} | ({changed.name} if changed else set())
-        self.end()
+        self.drop()
         for name in names:
             self._known_hosts.forget(name)
         with self._lock:

@@ -8,6 +8,7 @@ Called by `links` and `forwards`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class Master:
         """Tell, in no time, whether it takes connections; a machine that froze is not noticed."""
         with socket.socket(socket.AF_UNIX) as probe, ShortPath(self.control) as path:
             probe.settimeout(CONTROL_TIMEOUT)
-            return probe.connect_ex(path) == 0
+            # One that has many callers at this moment lets another wait: EAGAIN.
+            return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
     def check(self) -> bool:
         """Tell whether it lives and was started for the same target by the same rules."""
