@@ -8,9 +8,12 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from dstack_engine.decisions.jobs import (
+    PATIENCE,
+    RETRIED_PATIENCE,
     JobSighting,
     NoPlace,
     Placed,
+    Silence,
     Unfit,
     Waits,
     advance_job,
@@ -170,3 +173,46 @@ def test_a_node_that_cannot_start_once_all_were_prepared_has_no_other_machine() 
     after = advance_job(pulling, unfit, NOON)
     assert (after.status, after.reason) == (JobStatus.TERMINATING, JobReason.PORTS_BINDING_FAILED)
     assert after.detail == "port 8080 is taken"
+
+
+def silent(job: Job, seconds: float, patience: timedelta = PATIENCE) -> Job:
+    silence = Silence("lab-1", "Connection timed out", timedelta(seconds=seconds), patience)
+    return advance_job(job, JobSighting(silence=silence), NOON)
+
+
+def test_a_lost_link_is_no_failed_job_and_is_told_of_in_steps() -> None:
+    job = a_job(JobStatus.RUNNING)
+    told = [silent(job, seconds).waiting for seconds in (3, 47, 49, 61, 1199)]
+    assert told == [
+        "lab-1 does not answer: Connection timed out",
+        "lab-1 has not answered for 40 s: Connection timed out",
+        "lab-1 has not answered for 40 s: Connection timed out",
+        "lab-1 has not answered for 1 min: Connection timed out",
+        "lab-1 has not answered for 19 min: Connection timed out",
+    ]
+    assert silent(job, 1199).status is JobStatus.RUNNING
+    back = advance_job(silent(job, 47), JobSighting(), NOON)
+    assert (back.status, back.waiting) == (JobStatus.RUNNING, None)
+
+
+def test_a_job_is_interrupted_when_its_machine_was_silent_for_too_long() -> None:
+    for status in (JobStatus.PROVISIONING, JobStatus.PULLING, JobStatus.RUNNING):
+        after = silent(a_job(status), 125, RETRIED_PATIENCE)
+        assert (after.status, after.reason) == (JobStatus.TERMINATING, JobReason.INTERRUPTED)
+        assert after.detail == "lab-1 has not answered for 2 min: Connection timed out"
+        assert silent(after, 126).status is JobStatus.FAILED, "nobody waits for its end"
+
+
+def test_a_stop_waits_a_while_for_a_silent_machine_and_an_abort_does_not() -> None:
+    stopping = replace(a_job(JobStatus.TERMINATING), reason=JobReason.TERMINATED_BY_USER)
+    assert silent(stopping, 119).status is JobStatus.TERMINATING
+    assert silent(stopping, 120).status is JobStatus.TERMINATED
+    aborting = replace(stopping, reason=JobReason.ABORTED_BY_USER)
+    assert silent(aborting, 1).status is JobStatus.ABORTED
+
+
+def test_a_job_whose_machine_is_ours_no_more_is_interrupted_at_once() -> None:
+    lost = JobSighting(lost="lab-1 is ours no more")
+    after = advance_job(a_job(JobStatus.RUNNING), lost, NOON)
+    assert (after.reason, after.detail) == (JobReason.INTERRUPTED, "lab-1 is ours no more")
+    assert advance_job(after, lost, NOON).status is JobStatus.FAILED

@@ -85,10 +85,18 @@ class Silence:
     @property
     def sentence(self) -> str:
         """Return what a person reads; the time in steps, so that it is not told every second."""
-        seconds = int(self.lasted.total_seconds())
-        if seconds < 10:
+        if self.lasted < timedelta(seconds=10):
             return f"{self.machine} does not answer: {self.why}"
-        time = f"{seconds // 10 * 10} s" if seconds < 60 else f"{seconds // 60} min"
+        seconds = int(self.lasted.total_seconds())
+        return self._says(seconds // 10 * 10 if seconds < 60 else seconds)
+
+    @property
+    def verdict(self) -> str:
+        """Return what a person reads once it has lasted too long."""
+        return self._says(int(self.lasted.total_seconds()))
+
+    def _says(self, seconds: int) -> str:
+        time = f"{seconds} s" if seconds < 60 else f"{seconds // 60} min"
         return f"{self.machine} has not answered for {time}: {self.why}"
 
 
@@ -156,7 +164,7 @@ def _wait(job: Job, why: str | None) -> Job:
 
 def _endure(job: Job, silence: Silence, now: datetime) -> Job:
     if silence.over:
-        return _stop(job, JobReason.INTERRUPTED, now, silence.sentence)
+        return _stop(job, JobReason.INTERRUPTED, now, silence.verdict)
     return _wait(job, silence.sentence)
 
 
