@@ -80,7 +80,9 @@ class OneRun:
             raise NotFound(name)
         return self.view
 
-    def logs(self, name: str, *, offset: int = 0, replica: int = 0) -> Iterator[Frame]:
+    def logs(
+        self, name: str, *, offset: int = 0, replica: int = 0, node: int = 0
+    ) -> Iterator[Frame]:
         return iter([one for one in self.rest if one.offset >= offset])
 
     def next_stream(self) -> queue.Queue[Update | None]:
