@@ -19,6 +19,7 @@ from dstack_engine.spec.schema import keys_of, words_of
 from dstack_jupyter import known_names
 from dstack_jupyter.arguments import Parser
 from dstack_jupyter.cells import Cell, Place, path_at, place_at, read_cell
+from dstack_jupyter.commands.options import FLEET_ACTIONS
 from dstack_jupyter.commands.table import COMMANDS, NOTEBOOK, Command
 
 #: So long may a line of help be that is shown beside a candidate.
@@ -118,7 +119,8 @@ def _positional(
     if command.name == "help":
         return _Found({one.name: one.summary for one in COMMANDS}, "keyword")
     already = sum(not word.startswith("-") for word in before[1:])
-    if choices := parser.choices_of("action"):
+    choices = FLEET_ACTIONS if command.name == "fleet" else parser.choices_of("action")
+    if choices:
         return _Found.of(choices, "action") if already == 0 else _machines(before, already)
     places = {action.dest: action.nargs for action in parser._actions if not action.option_strings}
     if command.name == "chat" and len(before) == 1:

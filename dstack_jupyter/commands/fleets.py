@@ -18,7 +18,9 @@ from dstack_engine.records.instances import Instance
 from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.spec.names import check_name
 from dstack_engine.spec.parsing import configuration_from_dict, parse_configuration
+from dstack_jupyter.arguments import suggestion
 from dstack_jupyter.commands.call import FIRST_BODY_LINE, Call
+from dstack_jupyter.commands.options import FLEET_ACTIONS
 from dstack_jupyter.commands.views import fleet_shown, fleets_shown
 from dstack_jupyter.failures import FleetNotUsable
 from dstack_jupyter.identity_files import Written, with_found_keys
@@ -35,6 +37,12 @@ def handle(call: Call) -> None:
     if call.body is not None and said.action is None:
         _apply_cell(call)
         return
+    if said.action not in (None, *FLEET_ACTIONS):
+        raise ArgumentError(
+            f"{call.parser.prog} does not know {said.action!r}"
+            f"{suggestion(said.action, FLEET_ACTIONS)}",
+            hint=f"It takes one of: {', '.join(FLEET_ACTIONS)}.",
+        )
     if call.body is not None and call.body.strip():
         raise ArgumentError(f"%%dstack fleet {said.action} takes no body: write %dstack fleet")
     actions = {"show": _show, "delete": _delete, "examine": _examine, "trust": _trust}

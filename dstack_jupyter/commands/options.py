@@ -10,6 +10,9 @@ import argparse
 
 from dstack_jupyter.arguments import Parser
 
+#: What may be done with fleets that are there.
+FLEET_ACTIONS = ("list", "show", "delete", "examine", "trust")
+
 
 def nothing(_parser: Parser) -> None:
     """Declare no option at all."""
@@ -22,8 +25,8 @@ def naming(parser: Parser) -> None:
 
 def fleet(parser: Parser) -> None:
     """Declare what `fleet` takes."""
-    actions = ("list", "show", "delete", "examine", "trust")
-    parser.add_argument("action", metavar="|".join(actions), nargs="?", choices=actions)
+    # Not argparse's choices: a cell with an unknown option would be told of its value instead.
+    parser.add_argument("action", metavar="|".join(FLEET_ACTIONS), nargs="?")
     parser.add_argument("names", metavar="NAME", nargs="*", help="name of the fleet")
     naming(parser)
     _looking(parser)
@@ -213,6 +216,9 @@ def logs(parser: Parser) -> None:
         "--replica",
         metavar="N",
         help="number of a service's replica; the first that lives if left out",
+    )
+    parser.add_argument(
+        "--node", metavar="N", help="number of a node of a task on several; the first if left out"
     )
 
 

@@ -174,6 +174,22 @@ def test_tab_knows_runs_models_and_regions(
     assert complete(shell, TASK + "regions: [eu") == ["eu-west-1"]
 
 
+def test_tab_knows_fleets_and_their_machines(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, known_names.FLEETS, "lab", "den")
+    known(monkeypatch, known_names.HOSTS, "10.0.0.5")
+    assert complete(shell, "%%dstack task --fleet la") == ["lab"]
+    assert complete(shell, TASK + "fleets: [la") == ["lab"]
+    assert complete(shell, "%dstack fleet ex") == ["examine"]
+    assert complete(shell, "%dstack fleet show l") == ["lab"]
+    assert complete(shell, "%dstack fleet trust lab 1") == ["10.0.0.5"]
+    assert complete(shell, "%dstack pool add") == ["add-ssh"]
+    assert complete(shell, "%%dstack fle") == ["fleet"]
+    assert complete(shell, "%%dstack fleet\nssh") == ["ssh_config:"]
+    assert complete(shell, "%%dstack fleet\nssh_config:\n  hosts:\n    - hostn") == ["hostname:"]
+
+
 def test_tab_knows_the_options_of_chat_and_nothing_of_its_question(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

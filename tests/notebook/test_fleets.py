@@ -62,6 +62,8 @@ def test_a_key_that_is_not_there_is_told_with_its_place_before_anything_is_sent(
         "%%dstack fleet -n lab\nssh_config: {identity_file: id.pub, hosts: [box]}"
     )
     assert "is a public key; name the private one" in public.error_text
+    wrong = notebook.run("%dstack fleet sho lab")
+    assert "does not know 'sho'; did you mean show?" in wrong.error_text
     nameless = notebook.run("%%dstack fleet\nssh_config: {hosts: [box]}")
     assert "name: a fleet needs a name" in nameless.error_text
     assert not Home.of_user().engine_file.exists()

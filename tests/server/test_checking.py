@@ -32,6 +32,7 @@ def places(cell: str) -> list[tuple[int, int, str]]:
         "%%dstack task -y --lr 0.1\ncommands: ['x ${{ run.args }}']",
         "%%dstack task\ncommands: ['echo $HOME `id` $(id)']",
         "%%dstack fleet -n mine\nnodes: 2",
+        "%%dstack fleet --wait\nname: lab\nssh_config: {hosts: [a]}",
     ],
 )
 def test_what_is_well_or_not_begun_or_not_ours_has_no_problem(cell: str) -> None:
@@ -42,6 +43,7 @@ def test_what_is_well_or_not_begun_or_not_ours_has_no_problem(cell: str) -> None
     ("cell", "where"),
     [
         ("%%dstack task\nresorces: {gpu: 1}\ncommands: [x]", [(2, 1, "resorces")]),
+        ("%%dstack fleet\nssh_config: {hosts: []}", [(2, 21, "ssh_config.hosts")]),
         (f"%%dstack task{BODY}\nmax_price: -1\ntype: service", [(4, 7, "type")]),
         (f"\n\n%%dstack task{BODY}\nmax_price: -1", [(5, 12, "max_price")]),
         (f"%%dstack task -y --gpu A1:a:b{BODY}", [(1, 18, "")]),

@@ -15,7 +15,7 @@ import { RunsSection } from './runs';
 import { ServicesSection } from './services';
 
 /** How the sections share the height at first. */
-const SIZES = [0.38, 0.2, 0.15, 0.27];
+const SIZES = [0.34, 0.18, 0.24, 0.24];
 
 /** Everything that runs, one glance away. */
 export class Sidebar extends SidePanel {
