@@ -73,7 +73,7 @@ class Engine:
         world.loops.update(
             runs=Loop("runs", runs.tick, runs.keys, workers=2),
             jobs=Loop("jobs", jobs.tick, jobs.keys, workers=4),
-            instances=Loop("instances", instances.tick, instances.keys, workers=1),
+            instances=Loop("instances", instances.tick, instances.keys, workers=2),
             fleets=Loop("fleets", fleets.tick, fleets.keys, workers=1),
             routes=Loop("routes", routes.tick, routes.keys, workers=1),
         )

@@ -356,7 +356,7 @@ def test_each_way_to_run_on_this_computer_has_its_own_reasons(
 def test_a_backend_that_is_not_set_up_is_said(engine: EngineProcess) -> None:
     engine.start()
     plan = engine.client.plan(task("commands: [python train.py]\nbackends: [aws, gcp]\n"))
-    assert plan.remarks == ("aws, gcp are not configured; configured: local",)
+    assert plan.remarks == ("aws, gcp are not configured; configured: local, ssh",)
 
 
 @pytest.fixture(autouse=True)
