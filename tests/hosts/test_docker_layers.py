@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from dstack_engine.errors import DiskFull
 from dstack_engine.files.blobs import BlobStore
 from dstack_engine.files.stored import StoredFiles
 from dstack_engine.files.tree import scan_project
@@ -21,7 +23,9 @@ from dstack_engine.hosts.docker import DockerHost
 from dstack_engine.hosts.docker_layers import REPOSITORY, LayeredImages
 from dstack_engine.hosts.logs import LogReader
 from tests.files.projects import write
+from tests.hosts import images
 from tests.hosts.engines import Engine
+from tests.hosts.fixtures import MakeDockerd
 
 pytestmark = pytest.mark.docker
 
@@ -143,6 +147,16 @@ def test_a_container_with_a_user_gets_its_files_whole_and_as_its_own(machine: Ma
     assert machine.image_names() == []
 
 
+def test_names_that_a_layer_means_otherwise_are_sent_whole(machine: Machine) -> None:
+    (machine.project / "sub").mkdir(parents=True)
+    (machine.project / "sub/.wh.a").write_text("kept")
+    assert machine.run("cat sub/.wh.a", machine.files(a="1")) == "kept"
+    assert machine.image_names() == []
+    (machine.project / "sub/.wh.a").unlink()
+    assert machine.run("cat a", machine.files(a="1")) == "1"
+    assert len(machine.image_names()) == 1
+
+
 def test_few_files_are_sent_whole(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker_layers, "SMALLEST", 1 << 20)
     assert machine.run("cat a", machine.files(a="1")) == "1"
@@ -158,6 +172,41 @@ def test_an_engine_that_takes_no_layers_by_name_gets_the_files_whole(
     monkeypatch.setattr(docker_layers.docker_wire, "load_images", refuse)
     assert machine.run("cat a", machine.files(a="1")) == "1"
     assert machine.run("cat a", machine.files(a="2")) == "2"
+
+
+def test_a_beginning_that_is_gone_is_made_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = os.urandom(1 << 20)
+    machine.run("true", machine.files(large=large, a="1"))
+    real = machine.layers._beginnings
+
+    def lost(below: str) -> list[docker_layers.Beginning]:
+        return [replace(each, layer=f"sha256:{'0' * 64}") for each in real(below)]
+
+    monkeypatch.setattr(machine.layers, "_beginnings", lost)
+    assert machine.run("cat a", machine.files(a="2")) == "2"
+    assert len(machine.image_names()) == 2
+
+
+def test_several_that_start_with_the_same_files_send_them_once(machine: Machine) -> None:
+    files = machine.files(large=os.urandom(4 << 20))
+    spec = ContainerSpec("many", {}, "true", image=machine.image)
+    machine.sent[:] = [0]
+    with ThreadPoolExecutor(4) as pool:
+        names = list(pool.map(lambda _: machine.layers.image_with(spec, files), range(4)))
+    assert len(set(names)) == 1
+    assert machine.sent[0] < 5 << 20
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_too_small_for_the_files_is_told_of_once(
+    private_dockerd: MakeDockerd, tmp_path: Path
+) -> None:
+    dockerd = private_dockerd(disk_mb=64)
+    machine = Machine(dockerd.host, images.busybox().name, tmp_path)
+    with pytest.raises(DiskFull):
+        machine.run("true", machine.files(large=os.urandom(60 << 20)))
 
 
 def test_when_most_has_changed_a_new_beginning_is_made(machine: Machine) -> None:

@@ -16,7 +16,8 @@ import hashlib
 import json
 import logging
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import RawIOBase
@@ -25,10 +26,11 @@ from urllib.parse import quote
 
 from docker.errors import APIError
 
+from dstack_engine.errors import DiskFull
 from dstack_engine.hosts import docker_wire
 from dstack_engine.hosts.base import ContainerSpec, Files, Layer, ProgressSink, TellsChanges
 from dstack_engine.hosts.docker_containers import WORKFLOW
-from dstack_engine.hosts.docker_errors import explanation, translated
+from dstack_engine.hosts.docker_errors import explanation, host_error, translated
 from dstack_engine.hosts.docker_transfer import Sending
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class LayeredImages:
         self._home = home
         #: Whether the engine takes layers by name; None as long as it was not asked.
         self._able: bool | None = None
+        #: Who sends the same files at the same time waits, and finds them there.
+        self._sending = threading.Lock()
 
     def image_with(
         self, spec: ContainerSpec, files: Files | None, progress: ProgressSink = _nobody
@@ -91,17 +95,10 @@ class LayeredImages:
         if below is None:
             return None
         name = self._name(str(below["Id"]), files.digest)
-        if self._inspect(name) is not None:
-            return name
-        try:
-            made = self._make(name, below, files, progress)
-        except APIError as error:
-            logger.warning("files are sent whole to %s: %s", self._url, explanation(error))
-            self._able = False
-            return None
-        if made:
-            self._tidy()
-        return name if made else None
+        with self._sending:
+            if self._inspect(name) is None and not self._make(name, below, files, progress):
+                return None
+        return name
 
     def remove_all(self) -> None:
         """Take away all images of this home that no container uses. Raises `HostUnreachable`."""
@@ -123,27 +120,37 @@ class LayeredImages:
     def _make(
         self, name: str, below: Mapping[str, Any], files: TellsChanges, progress: ProgressSink
     ) -> bool:
+        """Make the image; return whether it could be made."""
+        labels = {HOME: self._home, BELOW: str(below["Id"])}
+        for beginning, layer in self._ways(str(below["Id"]), files):
+            sending = Sending("files", layer.size, progress)
+            loading = Loading(name, below, layer, beginning, files.digest, labels, sending.note)
+            try:
+                docker_wire.load_images(self._url, loading.write)
+            except APIError as error:
+                if isinstance(full := host_error(explanation(error), "keep the files"), DiskFull):
+                    raise full from error
+                logger.warning("a layer is refused by %s: %s", self._url, explanation(error))
+                self._able = beginning is not None
+            else:
+                self._tidy()
+                return True
+        return False
+
+    def _ways(self, below: str, files: TellsChanges) -> Iterator[tuple[Beginning | None, Layer]]:
+        """Yield what may be sent, and over which beginning: what has changed first, then all."""
         whole = files.layer(_FOLDER)
         if whole is None:
-            return False
-        beginning, layer = self._best_change(str(below["Id"]), files, whole)
-        labels = {HOME: self._home, BELOW: str(below["Id"])}
-        sending = Sending("files", layer.size, progress)
-        loading = Loading(name, below, layer, beginning, files.digest, labels, sending.note)
-        docker_wire.load_images(self._url, loading.write)
-        return True
-
-    def _best_change(
-        self, below: str, files: TellsChanges, whole: Layer
-    ) -> tuple[Beginning | None, Layer]:
-        """Return what is to be sent, over which beginning; *whole*, over none, where it is much."""
-        best: tuple[Beginning | None, Layer] = (None, whole)
-        least = whole.size * LARGEST_CHANGE
-        for beginning in self._beginnings(below):
-            change = files.layer(_FOLDER, since=beginning.tree)
-            if change is not None and change.size <= least:
-                best, least = (beginning, change), change.size
-        return best
+            return
+        changes = (
+            (beginning, change)
+            for beginning in self._beginnings(below)
+            if (change := files.layer(_FOLDER, since=beginning.tree)) is not None
+            and change.size <= whole.size * LARGEST_CHANGE
+        )
+        if least := min(changes, key=lambda each: each[1].size, default=None):
+            yield least
+        yield None, whole
 
     def _beginnings(self, below: str) -> list[Beginning]:
         found: dict[Beginning, None] = {}

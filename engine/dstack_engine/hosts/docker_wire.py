@@ -221,9 +221,9 @@ def put_archive(url: str, name: str, folder: str, write: Callable[[BinaryIO], No
 def load_images(url: str, write: Callable[[BinaryIO], None]) -> None:
     """Have the engine take the images in the archive that *write* writes; raises as `put_archive`.
 
-    The engine does so when all is there, without a word meanwhile.
+    The engine unpacks when all is there; it tells of each layer, so that a long silence is an end.
     """
-    said = _send_tar(url, "POST", "/images/load?quiet=1", write, "an image")
+    said = _send_tar(url, "POST", "/images/load?quiet=0", write, "an image")
     for line in said.splitlines():
         if b'"error"' in line:
             why = str(json.loads(line).get("error"))
