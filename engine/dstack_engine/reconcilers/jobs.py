@@ -134,7 +134,7 @@ class JobReconciler:
                 placed = None if wish is not None else self._places.find(job, run)
                 return JobSighting(wish=wish, placed=placed)
             case JobStatus.PROVISIONING:
-                return JobSighting(wish=wish, instance_ready=self._instance_ready(job))
+                return self._look_at_instance(job, wish)
             case JobStatus.PULLING:
                 return self._look_at_preparation(job, run, wish)
             case JobStatus.RUNNING:
@@ -206,9 +206,13 @@ class JobReconciler:
                 activities.forget(job.container, verb)
         return JobSighting(stopped=_ended(stopped), drained=_ended(drained))
 
-    def _instance_ready(self, job: Job) -> bool:
+    def _look_at_instance(self, job: Job, wish: JobReason | None) -> JobSighting:
         found = self._world.store.instance(job.instance or "")
-        return found is not None and instances.is_ready(found.record)
+        if found is None:
+            return JobSighting(wish=wish)
+        machine = found.record
+        waiting = instances.trouble_of(machine) if machine.ssh is not None else None
+        return JobSighting(wish=wish, instance_ready=instances.is_ready(machine), waiting=waiting)
 
     # --- act ---------------------------------------------------------------------------------
 
