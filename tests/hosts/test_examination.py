@@ -117,7 +117,7 @@ def test_a_gpu_that_fell_off_the_bus_leaves_the_others() -> None:
     ("said", "text", "fix"),
     [
         (MISMATCH, "its NVIDIA driver was upgraded and the old one still runs", "sudo reboot"),
-        (NOT_RUNNING, "its NVIDIA driver does not run", "--reinstall nvidia-dkms"),
+        (NOT_RUNNING, "its NVIDIA driver does not run", "sudo dkms autoinstall"),
         (BLOCKED, "Windows does not give its GPU to this user of WSL", "wsl --update"),
         ("Segmentation fault", "nvidia-smi fails: Segmentation fault", "sudo reboot"),
     ],
@@ -138,6 +138,16 @@ def test_gpus_without_a_driver_are_told_of_and_none_at_all_are_no_trouble() -> N
     assert read_gpus(answers()).findings == ()
     report = read_gpus(answers(nvidia_ground=(CARD, "CARD=0000:02:00.0")))
     assert report.findings[0].text == "it has 2 NVIDIA GPUs and no driver for them"
+    assert "driver-installation-guide" in str(report.findings[0].fix)
+    ubuntu = answers(nvidia_ground=CARD, system="ID=ubuntu")
+    assert read_gpus(ubuntu).findings == (
+        Finding(
+            False,
+            "gpus",
+            "it has an NVIDIA GPU and no driver for it",
+            "sudo ubuntu-drivers install --gpgpu && sudo reboot",
+        ),
+    )
 
 
 def test_a_driver_without_a_gpu_is_no_trouble() -> None:

@@ -49,6 +49,7 @@ _AMD_DEVICES = {
 }
 
 _REBOOT = "sudo reboot"
+_DRIVER_GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _nvidia(answers: Answers) -> CardReport:
     present = len(answers.names("nvidia-ground", "CARD"))
     code, said = answers.code("nvidia"), " ".join(answers.part("nvidia"))
     if code == 127:
-        return CardReport(findings=(_no_driver(present),)) if present else CardReport()
+        return CardReport(findings=(_no_driver(present, answers),)) if present else CardReport()
     if code is None:
         return CardReport(findings=(_trouble("nvidia-smi does not answer", _REBOOT),))
     if code != 0:
@@ -140,12 +141,14 @@ def _ecc(line: str, card: Card) -> Iterator[Finding]:
         yield _trouble(f"{text} since it was started", f"sudo nvidia-smi -i {card.label} -r")
 
 
-def _no_driver(present: int) -> Finding:
+def _no_driver(present: int, answers: Answers) -> Finding:
     what = "an NVIDIA GPU" if present == 1 else f"{present} NVIDIA GPUs"
-    return _trouble(
-        f"it has {what} and no driver for them",
-        "sudo apt-get install -y nvidia-driver-550-server && sudo reboot",
-    )
+    if answers.facts("system").get("ID") == "ubuntu":
+        fix = "sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    else:
+        fix = f"Install NVIDIA's driver: {_DRIVER_GUIDE}"
+    them = "it" if present == 1 else "them"
+    return _trouble(f"it has {what} and no driver for {them}", fix)
 
 
 def _nvidia_failure(why: str) -> Finding:
@@ -154,7 +157,7 @@ def _nvidia_failure(why: str) -> Finding:
         return _trouble(text, _REBOOT)
     if "couldn't communicate with the NVIDIA driver" in why:
         text = "its NVIDIA driver does not run; it may have to be built anew for this kernel"
-        return _trouble(text, "sudo apt-get install -y --reinstall nvidia-dkms-550-server")
+        return _trouble(text, "sudo dkms autoinstall && sudo modprobe nvidia")
     if "GPU access blocked by the operating system" in why:
         text = f"Windows does not give its GPU to this user of WSL: {why}"
         return _trouble(text, "wsl --update && wsl --shutdown")
