@@ -99,6 +99,9 @@ def _look_at_all(call: Call, client: Client, view: FleetView) -> None:
 def _look(call: Call, client: Client, view: FleetView, since: datetime | None) -> None:
     """Show a fleet while its machines are looked into; what was found until *since* is old."""
     name = view.fleet.name
+    if getattr(call.arguments, "detach", False):
+        call.surface.write(f"{name}\n")
+        return
     waits = call.surface.is_program or bool(getattr(call.arguments, "wait", False))
     seen = call.surface.look(Looking(view, lambda: client.examine_fleet(name), waits, since))
     if waits and not all(is_usable(one) for one in seen.instances):

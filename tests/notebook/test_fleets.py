@@ -103,6 +103,8 @@ def test_a_file_makes_a_fleet_and_a_dry_run_makes_none(project: Path, home: Path
     (project / "lab.dstack.yml").write_text("type: fleet\nname: lab\nssh_config: {hosts: [a, b]}\n")
     dry = run(project, "apply", "-f", "lab.dstack.yml", "--dry-run")
     assert (dry.returncode, dry.stdout) == (0, "The fleet lab would have: a, b\n"), dry.stderr
+    detached = run(project, "apply", "-f", "lab.dstack.yml", "-d")
+    assert (detached.returncode, detached.stdout) == (0, "lab\n"), detached.stderr
     text = "type: fleet\nname: lab\nssh_config: {identity_file: none, hosts: [a]}\n"
     (project / "lab.dstack.yml").write_text(text)
     wrong = run(project, "apply", "-f", "lab.dstack.yml")

@@ -25,6 +25,7 @@ import {
 import { Fragment, h } from '../jsx';
 import { ICheckRow, IMachineRow } from '../records';
 import { request } from '../server';
+import { fleetsOf } from './fleets';
 import { Lesson } from './lesson';
 import { IParts } from './parts';
 import { ActionButton, Field, InsertButton, Section } from './section';
@@ -78,23 +79,6 @@ export class MachinesSection extends Section {
 /** Tell whether the machine is given back at a time that is known. */
 export function isLeaving(machine: IMachineRow): boolean {
   return machine.idle_until !== null;
-}
-
-/** Return the machines by their fleets; those in none come first, under no name. */
-export function fleetsOf(
-  machines: readonly IMachineRow[]
-): Map<string, IMachineRow[]> {
-  const fleets = new Map<string, IMachineRow[]>();
-  const ordered = [...machines].sort(
-    (one, other) =>
-      (one.fleet ?? '').localeCompare(other.fleet ?? '') ||
-      one.number - other.number
-  );
-  for (const row of ordered) {
-    const name = row.fleet ?? '';
-    fleets.set(name, [...(fleets.get(name) ?? []), row]);
-  }
-  return fleets;
 }
 
 function Fleet(props: { name: string; rows: IMachineRow[]; parts: IParts }) {
