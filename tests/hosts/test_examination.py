@@ -22,7 +22,7 @@ from dstack_engine.hosts.machine_examination import (
     gpu_refusals,
     internal_address,
 )
-from dstack_engine.hosts.machine_fixes import Fixes
+from dstack_engine.hosts.machine_fixes import Fixes, without_sudo
 from dstack_engine.hosts.machine_gpus import amd_name, foreign_use, in_words, read_gpus
 from dstack_engine.hosts.machine_script import Answers, clock_ahead, read_answers, script_text
 from dstack_engine.records.findings import Finding
@@ -270,9 +270,10 @@ def test_a_machine_without_apt_is_told_dockers_own_way() -> None:
 
 
 def test_root_is_told_no_sudo() -> None:
-    assert Fixes("root", True, frozenset({"systemctl"})).restart_docker() == (
-        "systemctl restart docker"
-    )
+    fix = Fixes("root", True, frozenset({"systemctl", "dnf"})).install_toolkit()
+    told = without_sudo(Finding(False, "docker gpus", "lacks it", fix))
+    assert "sudo" not in str(told.fix)
+    assert "| tee /etc/yum.repos.d/nvidia-container-toolkit.repo && dnf" in str(told.fix)
 
 
 # The address

@@ -21,7 +21,7 @@ from dstack_engine.errors import HostUnreachable
 from dstack_engine.hosts.claims import HOME_LABEL, Owner, claim
 from dstack_engine.hosts.docker_errors import CONNECTION_ERRORS, unreachable
 from dstack_engine.hosts.machine_docker import GpuTrial, ask_containers, ask_info, try_gpus
-from dstack_engine.hosts.machine_fixes import Fixes
+from dstack_engine.hosts.machine_fixes import Fixes, without_sudo
 from dstack_engine.hosts.machine_gpus import Card, foreign_use, in_words, read_gpus
 from dstack_engine.hosts.machine_script import (
     DOCKER_ROOT,
@@ -123,6 +123,12 @@ class Look:
 
     def examination(self) -> Examination:
         """Return all that was found."""
+        found = self._examination()
+        if not self.fixes.root:
+            return found
+        return replace(found, findings=tuple(map(without_sudo, found.findings)))
+
+    def _examination(self) -> Examination:
         system = self.answers.facts("system")
         findings = [_system(self.answers), *self._docker()]
         found = Examination(

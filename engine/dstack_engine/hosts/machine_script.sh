@@ -87,7 +87,7 @@ look_docker() {
   [ -S $socket ] && echo SOCKET=yes
   [ -w $socket ] && echo WRITABLE=yes
   [ -S "/run/user/$(id -u)/docker.sock" ] && echo ROOTLESS=yes
-  for name in dockerd docker podman apt-get dnf yum zypper pacman apk systemctl; do
+  for name in dockerd docker podman apt-get dnf yum systemctl; do
     command -v $name >/dev/null 2>&1 && echo "HAS=$name"
   done
   if [ -w $socket ] && command -v curl >/dev/null 2>&1; then
