@@ -14,8 +14,10 @@ from typing import Final
 
 from dstack_engine.decisions import placement
 from dstack_engine.decisions.capacity import as_they_stand
+from dstack_engine.decisions.clusters import with_their_fleets
 from dstack_engine.decisions.deployments import refuse_unsupported, renew
 from dstack_engine.decisions.instances import trouble_of
+from dstack_engine.decisions.ownership import nodes_of
 from dstack_engine.decisions.scripts import check_script, registry_login_of
 from dstack_engine.decisions.services import first_state
 from dstack_engine.errors import Conflict, HostUnreachable, LeaseLost, NotFound, Refused
@@ -96,7 +98,7 @@ class Submissions:
         """Return the run that is asked for; nothing is saved yet."""
         configuration = asked.configuration
         environment = _checked_environment(configuration, asked.environment)
-        offers = _agree(self._place(configuration), asked.offers)
+        offers = _agree(self._place(configuration), asked.offers, nodes=nodes_of(configuration))
         if asked.files is not None:
             self._world.blobs.files(asked.files)  # raises NotFound: they did not arrive
         now = self._world.clock()
@@ -234,8 +236,11 @@ def _checked_environment(configuration: Runnable, given: Mapping[str, str]) -> d
     return resolved
 
 
-def _agree(plan: Plan, wanted: Sequence[OfferId]) -> tuple[Offer, ...]:
-    """Return the offers *wanted*, or all; raise `NoOffers`, or `Conflict` for one that is gone."""
+def _agree(plan: Plan, wanted: Sequence[OfferId], *, nodes: int) -> tuple[Offer, ...]:
+    """Return the offers *wanted*, or all; raise `NoOffers`, or `Conflict` for one that is gone.
+
+    Who chooses a machine for several *nodes* means its fleet.
+    """
     if not plan.offers:
         raise placement.no_offers(plan)
     if not wanted:
@@ -247,4 +252,5 @@ def _agree(plan: Plan, wanted: Sequence[OfferId]) -> tuple[Offer, ...]:
             f"The offer {missing[0]!r} is not there any more.",
             hint=f"There are now: {', '.join(known)}.",
         )
-    return tuple(known[offer] for offer in wanted)
+    chosen = [known[offer] for offer in wanted]
+    return tuple(with_their_fleets(chosen, plan.offers) if nodes > 1 else chosen)

@@ -13,9 +13,10 @@ from dstack_engine.home import Home
 from dstack_engine.hosts.base import ContainerSpec
 from dstack_engine.reconcilers import machines
 from dstack_engine.records.jobs import Job, JobReason, JobStatus
+from dstack_engine.records.offers import OfferId
 from dstack_engine.records.runs import RunReason, RunStatus, RunView
 from dstack_engine.testing import FakeHost
-from tests.reconcilers.test_engine import Ground
+from tests.reconcilers.test_engine import Ground, a_task
 from tests.reconcilers.test_places import add_fleet, run
 
 _SOON = timedelta(seconds=0.3)
@@ -121,6 +122,15 @@ def test_more_nodes_than_there_are_machines_are_refused_with_the_numbers(ground:
     add_fleet(ground, "ann", "bob")
     with pytest.raises(NoOffers, match="asks 3 nodes; fleet lab has 2 machines that fit"):
         run(ground, "fox", 1, nodes=3)
+
+
+def test_who_chooses_one_machine_for_several_nodes_means_its_fleet(ground: Ground) -> None:
+    add_fleet(ground, "ann", "bob")
+    add_fleet(ground, "cyd", "dan", name="attic")
+    wanted = a_task(nodes=2)
+    ground.engine.submit(wanted, submission="one", offers=[OfferId("ssh/attic-1")])
+    jobs = newest(ground.until_status("fox", RunStatus.RUNNING))
+    assert sorted(job.instance or "" for job in jobs) == ["attic-0", "attic-1"]
 
 
 def test_no_node_has_a_place_before_all_have(ground: Ground) -> None:

@@ -59,6 +59,13 @@ def group(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
     return {name: list(machines.values()) for name, machines in found.items()}
 
 
+def with_their_fleets(chosen: Sequence[Offer], offers: Iterable[Offer]) -> list[Offer]:
+    """Return *chosen*, then those of *offers* that are of the same fleets."""
+    groups, known = {group_of(offer) for offer in chosen}, {offer.id for offer in chosen}
+    others = [one for one in offers if group_of(one) in groups and one.id not in known]
+    return [*chosen, *others]
+
+
 @dataclass(frozen=True)
 class Together:
     """Machines of one group, as they stand for a run of so many nodes."""

@@ -278,6 +278,5 @@ def _fleet_remarks(wanted: RunConfiguration, offers: Iterable[Offer]) -> tuple[s
         return ()
     word, verb = ("fleet", "has") if len(missing) == 1 else ("fleets", "have")
     known = ", ".join(sorted(there)) or "none"
-    return (
-        f"{word} {', '.join(missing)} {verb} no machine that can be used; fleets with some: {known}",
-    )
+    told = f"{word} {', '.join(missing)} {verb} no machine that can be used"
+    return (f"{told}; fleets with some: {known}",)
