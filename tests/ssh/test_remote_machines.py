@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from dstack_engine.hosts.remote_host import RemoteDockerHost
 from dstack_engine.records.instances import Instance
 from dstack_engine.records.routes import Route
 from dstack_engine.records.sightings import Container
-from tests.contracts.hosts import a_machine
+from tests.contracts.hosts import FolderFiles, a_machine
 from tests.hosts.bed import Bed
 from tests.hosts.bed_host import BedHost
 from tests.hosts.engines import wait_for
@@ -333,6 +334,37 @@ def test_a_stopped_docker_engine_is_told_apart_from_a_lost_connection(
 
     box.start_docker()
     assert machines.ping(instance) is None
+
+
+def test_a_slow_line_that_is_full_is_no_loss(
+    machines: RemoteMachines,
+    instance: Instance,
+    host: RemoteDockerHost,
+    box: BedHost,
+    busybox_image: str,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "random").write_bytes(os.urandom(4 << 20))
+    spec = a_server(busybox_image)
+    machines.ping(instance)
+    box.slow("2mbit")
+    sending = threading.Thread(
+        target=host.start, args=(spec, FolderFiles(project), Home(home).logs / spec.name)
+    )
+    sending.start()
+    wait_for(lambda: host.transferring, "the files on their way")
+
+    said = []
+    while sending.is_alive():
+        said.append(machines.ping(instance))
+        sending.join(0.5)
+
+    assert len(said) > 1
+    assert set(said) == {None}
+    assert host.look(spec.name).container is Container.UP
 
 
 def test_output_goes_on_after_a_lost_connection_with_neither_gap_nor_repeat(

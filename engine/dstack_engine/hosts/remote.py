@@ -195,8 +195,15 @@ class RemoteMachine:
             self._routes.keep(max(deadline - monotonic(), 1.0))
             return self._foreign_claim()
         except HostUnreachable as error:
-            lost = self.link.lost() or error
-            return lost.message.replace(self.docker_url, self.link.target.text)
+            lost = self.link.lost()
+            if (
+                lost is None
+                and self.host.transferring
+                and isinstance(error.__cause__, TimeoutError)
+            ):
+                return None  # the answer waits behind what is sent; a dead peer would be noticed
+            words = (lost or error).message
+            return words.replace(self.docker_url, self.link.target.text)
 
     def release(self) -> None:
         """Remove containers, claim and connection. Raises `HostUnreachable`."""

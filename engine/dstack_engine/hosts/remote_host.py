@@ -45,6 +45,13 @@ class RemoteDockerHost:
         self._docker = docker
         self._routes = routes
         self._home = home
+        self._lock = threading.Lock()
+        self._transfers = 0
+
+    @property
+    def transferring(self) -> bool:
+        """Tell whether much is on its way: on a slow line all else waits behind it."""
+        return self._transfers > 0
 
     # Images
 
@@ -65,7 +72,7 @@ class RemoteDockerHost:
 
     def send_files(self, spec: ContainerSpec, files: Files, progress: ProgressSink) -> None:
         """Send what the machine lacks of *files*."""
-        with self._connected():
+        with self._connected(), self._transfer():
             self._docker.send_files(spec, files, progress)
 
     # A container's life
@@ -78,7 +85,8 @@ class RemoteDockerHost:
         with self._connected():
             if spec.routes:
                 self._check_ports(spec)
-            self._docker.start(labelled(spec, self._home), files, log)
+            with self._transfer():
+                self._docker.start(labelled(spec, self._home), files, log)
             if not spec.routes:
                 return
             try:
@@ -152,7 +160,7 @@ class RemoteDockerHost:
             return self._chunks(self._docker.read_files(name, path))
 
     def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        with self._connected():
+        with self._connected(), self._transfer():
             yield from chunks
 
     def shell_command(self, name: str) -> Sequence[str]:
@@ -174,6 +182,16 @@ class RemoteDockerHost:
             yield
         except HostUnreachable as error:
             raise self._explained(error) from error
+
+    @contextmanager
+    def _transfer(self) -> Iterator[None]:
+        with self._lock:
+            self._transfers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._transfers -= 1
 
     def _explained(self, error: HostUnreachable) -> HostUnreachable:
         """Return the error with the connection's own reason, where that is lost."""
