@@ -65,6 +65,13 @@ def test_each_resource_that_this_computer_lacks_is_a_sentence_with_the_numbers(
     assert reasons(f"resources:\n  {asked}") == (reason,)
 
 
+def test_at_most_so_many_gpus_are_at_least_one() -> None:
+    assert reasons("resources: {gpu: ..2}") == ("asks at most 2 GPUs; this computer has no GPU",)
+    assert reasons("resources: {gpu: ..2}", ours()) == ("asks at most 2 GPUs; lab-0 has no GPU",)
+    for none_will_do in ("0", "0..2", "..0"):
+        assert reasons(f"resources: {{gpu: {none_will_do}}}") == ()
+
+
 def test_a_gpu_that_could_not_be_offered_is_told_instead_of_denied() -> None:
     remarked = replace(DOCKER, remarks=("its GPUs are not known: nvidia-smi failed",))
     assert reasons("resources: {gpu: 24GB}", remarked) == (

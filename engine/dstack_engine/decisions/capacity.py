@@ -159,12 +159,23 @@ class _Ground:
 
         The first node of several takes for all of them.
         """
+        queued = self._without_kept(queued)
         found = self._find(queued)
         if isinstance(found, list):
             for offer in found:
                 self._hold(queued, offer)
         elif isinstance(found, Wait) and not self._waits_for_first_node(queued):
             self._keep(queued)
+
+    def _without_kept(self, queued: Queued) -> Queued:
+        """Return the job without those machines that somebody ahead of it waits for already.
+
+        It cannot have them, and nobody behind it can either.
+        """
+        if nodes_of(queued.wanted) > 1:  # these wait for all machines of a fleet together
+            return queued
+        left = tuple(one for one in queued.offers if BLOCKS not in self.ledger(one).kept)
+        return replace(queued, offers=left)
 
     def find_place(self, queued: Queued) -> Placed | Wait | NoPlace:
         """Return the first offer that has room, or why there is none."""

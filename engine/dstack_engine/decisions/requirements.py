@@ -171,7 +171,7 @@ def _gpu_aspect(asked: str, has: _Has, shown: Callable[[Gpu], str]) -> Demand:
 def _none_will_do(wanted: GpuSpec) -> bool:
     asks_more = (wanted.name, wanted.vendor, wanted.memory, wanted.total_memory)
     return (
-        0 in wanted.count
+        gpus.choose_gpus((), wanted) is not None
         and wanted.compute_capability is None
         and all(value is None for value in asks_more)
     )
