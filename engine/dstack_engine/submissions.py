@@ -173,7 +173,9 @@ class Submissions:
 
     def _fleet_remarks(self, configuration: Runnable) -> tuple[str, ...]:
         """Say of each machine of the fleets that may be used why it cannot be, where it cannot."""
-        fleets = configuration.fleets
+        fleets, backends = configuration.fleets, configuration.backends
+        if backends is not None and not {"ssh", "remote"} & set(backends):
+            return ()
         machines = (kept.record for kept in self._world.store.instances(finished=False))
         troubles = (
             trouble_of(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from dstack_engine.errors import Conflict, NotFound, Refused
 from dstack_engine.home import Home
 from dstack_engine.housekeeping import Housekeeping
 from dstack_engine.reconcilers import machines
+from dstack_engine.reconcilers.usage import UsageSampler
 from dstack_engine.records.fleets import Fleet, FleetStatus, FleetView
 from dstack_engine.records.instances import Instance, InstanceStatus
 from dstack_engine.records.jobs import JobReason, JobStatus
@@ -415,3 +417,35 @@ def leave_a_copy(ground: FleetGround, container: str, there: str, here: str) -> 
     """Leave a container on *here* as it is on *there*: of an attempt to start that failed."""
     on_there, on_here = (ground.machines.host_named(name).machine for name in (there, here))
     on_here.containers[container] = on_there.containers[container]
+
+
+def test_a_plan_says_which_machines_lack_the_image_and_what_is_wrong_where_it_matters(
+    ground: FleetGround,
+) -> None:
+    ground.ready("[a, b]")
+    ground.machines.silence("b")
+    ground.fleet(lambda view: not view.instances[1].reachable)
+    plan = ground.engine.plan(a_task(image="busybox"))
+    remarks = {offer.id: offer.remarks for offer in plan.offers}
+    assert remarks["ssh/lab-0"] == ("busybox is not on lab-0 yet; it will be pulled",)
+    assert "lab-1 (b) does not answer: Connection timed out" in plan.remarks
+    assert ground.engine.plan(a_task(backends=["local"])).remarks == ()
+    ground.machines.host_named("a").images.add("busybox")
+    plan = ground.engine.plan(a_task(image="busybox"))
+    assert {offer.id: offer.remarks for offer in plan.offers}["ssh/lab-0"] == ()
+
+
+def test_what_a_job_uses_is_measured_on_its_machine(ground: FleetGround) -> None:
+    ground.ready("[a]")
+    view = ground.run_on()
+    assert view.job is not None
+    rung = threading.Event()
+    subscription = ground.world.live.subscribe(rung.set)
+    sampler = UsageSampler(ground.world)
+    for _ in range(100):
+        sampler.tick("all")
+        measured = subscription.take().usage
+        if measured:
+            break
+        rung.wait(0.1)
+    assert measured[view.job.id].cpus == 1.0

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from dstack_engine.errors import HostUnreachable, LeaseLost
-from dstack_engine.reconcilers.loop import Activities, Loop
+from dstack_engine.reconcilers.loop import Activities, Loop, Pauses
 
 PATIENCE = 10.0
 
@@ -178,3 +178,23 @@ def test_the_earlier_of_two_times_to_look_again_is_kept() -> None:
         loop.wake("fox")
         loop.wake("fox", timedelta(milliseconds=10))
         assert seen.wait(PATIENCE)
+
+
+def test_pauses_grow_with_every_try_and_end_by_the_clock_that_nobody_sets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("dstack_engine.reconcilers.loop.monotonic", lambda: now)
+    pauses = Pauses(1.0, 5.0)
+    assert not pauses.left("a"), "never tried"
+    lasted = []
+    for _ in range(3):
+        pauses.begin("a")
+        lasted.append(pauses.left("a").total_seconds())
+        now += lasted[-1]
+        assert not pauses.left("a")
+    assert lasted == [1.0, 5.0, 5.0]
+    pauses.begin("a")
+    assert not pauses.left("b")
+    pauses.forget("a")
+    assert not pauses.left("a")
