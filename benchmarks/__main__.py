@@ -21,6 +21,7 @@ from benchmarks import (
     bench_placement,
     bench_sidebar,
     bench_ssh,
+    bench_ssh_files,
 )
 from benchmarks.table import Line, print_table
 
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "sidebar": bench_sidebar.measure,
     "page": bench_page.measure,
     "ssh": bench_ssh.measure,
+    "ssh-files": bench_ssh_files.measure,
 }
 
 
