@@ -106,7 +106,7 @@ def test_a_box_is_added_used_and_let_go(
     expect(machine).to_contain_text("does not answer", timeout=PATIENCE)
     expect(sidebar.row("far")).to_contain_text("running")
     picture(page, "sidebar-fleet-silent")
-    host.mend()
+    host.heal()
     expect(machine).to_contain_text("in use", timeout=PATIENCE)
     sidebar.button("Insert a cell that runs on lab").click()
     expect(notebook.cell(3)).to_contain_text("fleets: [lab]")
