@@ -14,6 +14,8 @@ from tests.hosts.engines import wait_for
 from tests.ssh.conftest import MakeLink, MakeServer
 from tests.ssh.servers import SshServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def echo() -> Iterator[int]:

@@ -17,6 +17,8 @@ from tests.hosts.engines import wait_for
 from tests.ssh.conftest import MakeLink, MakeServer
 from tests.ssh.servers import Agent, SshServer, fingerprint, make_key, seconds_until
 
+pytestmark = pytest.mark.slow
+
 #: Seconds in which a peer that went silent has to be noticed.
 NOTICED = 15.0
 

@@ -451,6 +451,20 @@ def test_a_machine_that_is_given_back_has_nothing_of_ours(
     assert [path.name for path in (home / "ssh").iterdir()] == ["known_hosts"]
 
 
+@pytest.mark.parametrize("user", ["root", "bob"])
+def test_a_machine_that_was_never_claimed_is_let_go_without_asking_it(
+    machines: RemoteMachines, box: BedHost, home: Path, user: str
+) -> None:
+    instance = a_machine(box.target(user))
+    if user == "root":
+        box.kill()  # bob is let in, but may not use its Docker Engine
+    assert not machines.examine(instance).usable
+
+    machines.release(instance)
+
+    assert [path.name for path in (home / "ssh").iterdir()] == ["known_hosts"]
+
+
 def test_a_machine_that_does_not_answer_cannot_be_given_back(
     machines: RemoteMachines, instance: Instance, box: BedHost
 ) -> None:

@@ -213,7 +213,8 @@ class Machines(Protocol):
     def release(self, instance: Instance) -> None:
         """Take away all that is ours from the machine and this computer: containers, connection.
 
-        Raises `HostUnreachable`; `forget` is for a machine that will never answer again.
+        One that was never claimed is not asked. Raises `HostUnreachable`; `forget` is for a machine
+        that will never answer again.
         """
 
     def forget(self, instance: Instance) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from dstack_engine.errors import HostKeyChanged, HostUnreachable
-from dstack_engine.home import Home
+from dstack_engine.home import Home, write_private
 from dstack_engine.hosts.claims import HOME_LABEL, Owner, claim, owner_here, unclaim
 from dstack_engine.hosts.docker import DockerHost
 from dstack_engine.hosts.docker_layers import LayeredImages
@@ -175,7 +175,7 @@ class RemoteMachine:
         while True:
             self.link.reach(EXAMINE_PATIENCE, now=True)
             try:
-                found = examine_machine(self, self._owner, network=network)
+                found = self._look(network)
             except HostUnreachable as error:
                 lost = self.link.lost()
                 # A connection may have been dead already, and nobody had noticed.
@@ -185,6 +185,15 @@ class RemoteMachine:
                 if needs_new_login(found):
                     self.link.drop()
                 return found
+
+    def _look(self, network: str | None) -> Examination:
+        marked = self._marked
+        self._mark()
+        found = examine_machine(self, self._owner, network=network)
+        claimed = any(finding.subject == "claim" and finding.ok for finding in found.findings)
+        if not claimed and not marked:
+            self._mark_file.unlink(missing_ok=True)
+        return found
 
     def ping(self) -> str | None:
         """Return why its Docker Engine does not answer, or is not ours any more."""
@@ -206,18 +215,38 @@ class RemoteMachine:
             return words.replace(self.docker_url, self.link.target.text)
 
     def release(self) -> None:
-        """Remove containers, claim and connection. Raises `HostUnreachable`."""
-        self.link.reach(RELEASE_PATIENCE, now=True)
-        for name in self.host.list_containers({HOME_LABEL: self._owner.home}):
-            self.host.remove(name)
-        self._layers.remove_all()
-        unclaim(self.docker_url, self._owner)
+        """Remove containers, claim and connection. Raises `HostUnreachable`.
+
+        A machine that was never claimed has nothing of ours, and is not asked.
+        """
+        if self._marked:
+            self.link.reach(RELEASE_PATIENCE, now=True)
+            for name in self.host.list_containers({HOME_LABEL: self._owner.home}):
+                self.host.remove(name)
+            self._layers.remove_all()
+            unclaim(self.docker_url, self._owner)
+        self._mark_file.unlink(missing_ok=True)
         self.link.end()
         self.close()
 
     def close(self) -> None:
         """Let go of what belongs to this process."""
         self._open.close()
+
+    @property
+    def _mark_file(self) -> Path:
+        return self.link.config.with_suffix(".claimed")
+
+    @property
+    def _marked(self) -> bool:
+        """Tell whether this machine was, or was about to be, claimed by an engine of this home."""
+        try:
+            return self._mark_file.read_text() == self.link.target.hostname
+        except FileNotFoundError:
+            return False
+
+    def _mark(self) -> None:
+        write_private(self._mark_file, self.link.target.hostname.encode())
 
     def _connected(self) -> None:
         """Open all forwards again: a new connection has none, and a taken-up one perhaps old."""
@@ -230,6 +259,7 @@ class RemoteMachine:
     def _foreign_claim(self) -> str | None:
         if not self._claim_due:
             return None
+        self._mark()
         finding = claim(self.docker_url, self._owner)
         self._claim_due = not finding.ok
         return None if finding.ok else f"{self.link.target.text} {finding.text}"

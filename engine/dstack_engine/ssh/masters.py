@@ -84,6 +84,8 @@ class Master:
 
     def answers(self) -> bool:
         """Tell, in no time, whether it takes connections; a machine that froze is not noticed."""
+        if not self.control.exists():
+            return False
         with socket.socket(socket.AF_UNIX) as probe, ShortPath(self.control) as path:
             probe.settimeout(CONTROL_TIMEOUT)
             # One that has many callers at this moment lets another wait: EAGAIN.
