@@ -28,6 +28,7 @@ def test_notebooks_are_kept_without_outputs() -> None:
         "openai_endpoint.ipynb",
         "quickstart.ipynb",
         "services.ipynb",
+        "ssh_fleet.ipynb",
         "tasks.ipynb",
         "web_app.ipynb",
     ]
@@ -57,7 +58,7 @@ def test_what_a_task_can_ask_for_is_shown_to_work(host: str, folder: Path) -> No
     assert "training with --lr 0.1 --epochs 3" in cells["arguments-run"]
     assert "Python 3." in cells["python-run"]
     assert "quickstart.ipynb" in cells["files-run"]
-    assert cells["files-read"].split("\n")[0] == "5 notebooks"
+    assert cells["files-read"].split("\n")[0] == "6 notebooks"
     assert "count.txt" in cells["files-read"]
     assert "10000000 bytes fit" in cells["resources-run"]
     assert "failed" in cells["memory-end"]
