@@ -126,6 +126,8 @@ class MachineReconciler:
         if "ping" in outcomes:
             self._missed[name] = 0 if outcomes["ping"] is True else self._missed.get(name, 0) + 1
         if "examine" in outcomes:
+            if name not in self._examined:
+                self._world.wake("reaper", "all")  # only now is it reached by this engine
             self._examined.add(name)
             if after.status in decisions.READY:
                 self._examinations.forget(name)
