@@ -28,6 +28,12 @@ STARTS_ENGINES = ("tests/journeys/", "tests/notebook/", "tests/notebooks/", "tes
 STARTS_NOTHING = ("test_arguments.py", "test_magics.py", "test_watching.py")
 
 
+def pytest_configure() -> None:
+    """Let what tests start hear Ctrl-C: a shell has its background jobs born deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what starts an engine, so that the fast gate stays fast."""
     for item in items:
