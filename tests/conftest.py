@@ -72,8 +72,9 @@ def _belongs_to(process: Path, home: Path) -> bool:
         works_in = (process / "cwd").readlink()
     except OSError:
         return False  # gone, or somebody else's
-    named = f"DSTACK_JUPYTER_HOME={home}".encode() in environment.split(b"\0")
-    return named or bytes(home) in command or works_in.is_relative_to(home)
+    # A job's program may work elsewhere, yet is told where its project lies in the home.
+    named = bytes(home) in environment or bytes(home) in command
+    return named or works_in.is_relative_to(home)
 
 
 def remove_containers_of(home: Path) -> None:
