@@ -44,10 +44,12 @@ test: check labextension  ## check, the page's code, and everything with real Do
 	$(PYTEST) -q -n 2 --dist loadfile -m "(docker or slow) and not browser and not soak"
 	$(PYTEST) -q -n 2 --dist loadfile -m "browser and not soak"  # its event loop bears no other
 
-prove: venv  ## the long soaks, under 30 minutes
+prove: venv  ## the long soaks, and the wheel as who installs it meets it, under 30 minutes
 	scripts/setup-docker.sh
 	scripts/setup-hosts.sh
-	$(PYTEST) -q -n 2 --dist load -m soak --timeout 1500
+	scripts/setup-browser.sh
+	$(PYTEST) -q -n 2 --dist loadgroup -m "soak and not browser" --timeout 1500
+	$(PYTEST) -q -m "soak and browser" --timeout 1500
 
 bench: labextension  ## measure and print the tables: ours, the bare tool, the ratio
 	scripts/setup-docker.sh

@@ -28,6 +28,12 @@ STARTS_ENGINES = ("tests/journeys/", "tests/notebook/", "tests/notebooks/", "tes
 STARTS_NOTHING = ("test_arguments.py", "test_magics.py", "test_watching.py")
 
 
+def pytest_configure() -> None:
+    """Let what tests start hear Ctrl-C: a shell has its background jobs born deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what starts an engine, so that the fast gate stays fast."""
     for item in items:
@@ -66,8 +72,9 @@ def _belongs_to(process: Path, home: Path) -> bool:
         works_in = (process / "cwd").readlink()
     except OSError:
         return False  # gone, or somebody else's
-    named = f"DSTACK_JUPYTER_HOME={home}".encode() in environment.split(b"\0")
-    return named or bytes(home) in command or works_in.is_relative_to(home)
+    # A job's program may work elsewhere, yet is told where its project lies in the home.
+    named = bytes(home) in environment or bytes(home) in command
+    return named or works_in.is_relative_to(home)
 
 
 def remove_containers_of(home: Path) -> None:

@@ -23,7 +23,7 @@ SETTINGS = {
     },
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-START_PATIENCE = 60.0  # seconds; Lab answers after two or three, the rest is for a busy machine
+START_PATIENCE = 120.0  # seconds; Lab answers after two or three, the rest is for a busy machine
 #: What a user has set, by plugin.
 Settings = Mapping[str, Mapping[str, object]]
 

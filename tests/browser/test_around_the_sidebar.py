@@ -35,6 +35,7 @@ def test_what_runs_is_counted_and_who_fails_is_notified_with_a_way_to_its_log(
 def test_the_launchers_notebook_is_run_as_it_is(lab: LabServer, page: Page) -> None:
     lab.visit(page)
     card = page.locator(".jp-LauncherCard").filter(has_text="dstack Notebook")
+    card.hover()
     picture(page, "launcher")
     card.click()
     notebook = NotebookPage(page)

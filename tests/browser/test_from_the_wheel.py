@@ -14,7 +14,7 @@ from tests.browser.lab import LabServer
 from tests.browser.sidebar import Sidebar, confirm
 from tests.packaging.distributions import distributions, environment
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(600)]
 
 CELL = "%%dstack task --name first\ncommands: [echo hello, sleep 600]\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from playwright.sync_api import Locator, Page, Response, expect
@@ -12,7 +13,7 @@ from playwright.sync_api import Locator, Page, Response, expect
 from tests.browser.axe import serious_findings
 from tests.browser.journeys import picture, use_theme
 from tests.browser.lab import LabServer
-from tests.browser.sidebar import Sidebar, log_of, start
+from tests.browser.sidebar import Sidebar, in_terminal, log_of, start
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -25,6 +26,13 @@ for percent in (10, 50, 90, 100):
     print(f"\r{percent:3}% of it", end="", flush=True)
     time.sleep(0.02)
 print("\n<b>no markup</b>")
+"""
+TWIN = """
+import os
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+
+print(os.environ["DSTACK_JOB_ID"].partition("/")[0], "listens", flush=True)
+HTTPServer(("", int(os.environ["DSTACK_SERVICE_PORT"])), SimpleHTTPRequestHandler).serve_forever()
 """
 PAINTED = "red and bold on green plain\n100% of it\n<b>no markup</b>"
 
@@ -214,3 +222,24 @@ def test_the_panel_is_readable_by_everybody(lab: LabServer, page: Page, theme: s
     assert serious_findings(page, PANEL) == []
     page.set_viewport_size({"width": 640, "height": 700})
     picture(page, f"logs-panel-narrow-{theme.split()[-1].lower()}")
+
+
+def test_of_a_service_one_replica_is_chosen_and_heard(lab: LabServer, page: Page) -> None:
+    script = lab.project / "twin.py"
+    script.write_text(TWIN)
+    text = f"""
+        type: service
+        name: twins
+        commands:
+          - {sys.executable} -u {script}  # $DSTACK_SERVICE_PORT
+        port: 8000
+        replicas: 2
+    """
+    words = ["-f", "-", "-y", "-d", "--instance-type", "process", "--no-files"]
+    in_terminal(lab.project, "apply", *words, text=dedent(text))
+    log = open_logs(lab, page, "twins")
+    expect(log).to_contain_text("twins-0-0 listens")
+    page.get_by_role("combobox", name="Replica").select_option("replica 1")
+    expect(log).to_contain_text("twins-0-1 listens")
+    expect(log).not_to_contain_text("twins-0-0 listens")
+    picture(page, "logs-replica")

@@ -91,3 +91,36 @@ def test_who_may_only_look_sees_runs_and_their_logs_and_stops_nothing(
     changing = re.compile("Stop|Abort|Delete|Run again")
     expect(page.get_by_role("menuitem", name=changing)).to_have_count(0)
     picture(page, "sidebar-read-only")
+
+
+#: Lets everybody do everything but with dstack.
+AUTHORIZER = """\
+from jupyter_server.auth import AllowAllAuthorizer
+
+
+class NoDstack(AllowAllAuthorizer):
+    def is_authorized(self, handler, user, action, resource):
+        return resource != "dstack"
+"""
+
+
+@pytest.fixture
+def lab_without_the_right(home: Path, tmp_path: Path) -> Iterator[LabServer]:
+    """A JupyterLab whose users have no right to dstack."""
+    server = LabServer(tmp_path, options=["--ServerApp.authorizer_class=rights.NoDstack"])
+    server.project.mkdir()
+    (server.project / "rights.py").write_text(AUTHORIZER)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_who_has_no_right_to_dstack_is_told_whom_to_ask(
+    lab_without_the_right: LabServer, page: Page
+) -> None:
+    start(lab_without_the_right.project, "fox", "sleep 600")
+    sidebar = open_lab(lab_without_the_right, page)
+    expect(sidebar.node).to_contain_text("You may not see runs on this server.")
+    expect(sidebar.node).to_contain_text("the right to “dstack”")
+    expect(sidebar.row("fox")).to_have_count(0)
+    picture(page, "sidebar-not-authorised")

@@ -12,7 +12,8 @@ import pytest
 from dstack_engine import __version__
 from tests.packaging.distributions import Distributions, Environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+#: Two minutes go into building it, once.
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("wheel"), pytest.mark.timeout(600)]
 
 SHOWN = f"dstack_jupyter-{__version__}.data/data/share/jupyter/labextensions/dstack-jupyter"
 #: All that a page loads of ours, in bytes.
