@@ -70,7 +70,7 @@ class SshServer:
         (self.folder / "config").write_text(self._configuration())
         command = [sshd_program(), "-D", "-f", self.folder / "config", "-E", self.folder / "log"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        wait_for(self._listens, f"the SSH server on port {self.port}", 10)
+        wait_for(self._listens, f"the SSH server on port {self.port}", 30)
         return self
 
     def _configuration(self) -> str:
@@ -110,8 +110,8 @@ class SshServer:
         if self.process is None:
             return
         self.signal_sessions(signal.SIGKILL)
-        self.process.terminate()
-        self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
         self.process = None
 
 
