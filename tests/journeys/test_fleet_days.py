@@ -174,8 +174,26 @@ def test_a_run_that_may_not_be_retried_is_given_up_after_a_while(lab: Lab) -> No
     assert (view.status, reasons(view)) == (RunStatus.FAILED, [JobReason.INTERRUPTED])
     host.heal()
     lab.until(lambda: lab.containers() == [], "its container to be ended")
+    lab.ready()
     again = lab.submit("commands: [echo again]").name
     assert lab.engine.until_ended(again).status is RunStatus.DONE
+
+
+@pytest.mark.soak
+def test_a_run_that_may_be_retried_waits_for_the_only_machine_there_is(lab: Lab) -> None:
+    host = lab.bed.hosts[0]
+    lab.apply(host)
+    lab.ready()
+    name = lab.submit(RETRIED + FOR_EVER).name
+    lab.engine.until_prints(name, b"up")
+    host.cut()
+    lab.until(lambda: len(lab.client.run(name).jobs) == 2, "a second attempt")
+    lab.until(lambda: "lab-0" in lab.waiting(name), "the second attempt to wait")
+    host.heal()
+    lab.engine.until_prints(name, b"up")
+    first, second = lab.client.run(name).jobs
+    assert first.reason is JobReason.INTERRUPTED
+    lab.until(lambda: lab.containers() == [second.container], "one container")
 
 
 # --- a machine loses power, its Docker Engine or room ---------------------------------------
@@ -298,6 +316,25 @@ def test_an_engine_that_is_killed_finds_its_machines_and_their_runs_again(lab: L
     assert counted(lab, name) == list(range(1, 301))
     now = {pid for pid, words in processes_of(lab.engine.home).items() if "ssh " in words}
     assert masters == now
+
+
+@pytest.mark.soak
+def test_an_engine_that_starts_while_a_machine_is_silent_waits_for_it(lab: Lab) -> None:
+    host = lab.bed.hosts[0]
+    lab.apply(host)
+    lab.ready()
+    name = lab.submit(counting(800)).name
+    lab.engine.until_prints(name, b"\n20\n")
+    host.blackhole()
+    lab.engine.kill()
+    lab.engine.patience = (60, 60)
+    lab.engine.start()
+    lab.until_silent(host, 30)
+    assert lab.client.run(name).status is RunStatus.RUNNING
+    host.unblackhole()
+    view = lab.engine.until_ended(name)
+    assert reasons(view) == [JobReason.DONE_BY_RUNNER]
+    assert counted(lab, name) == list(range(1, 801))
 
 
 # --- who may come in ------------------------------------------------------------------------
