@@ -27,12 +27,12 @@ def test_filter_and_closed_sections_are_kept(lab: LabServer, page: Page) -> None
     sidebar.filter.fill("fox")
     expect(sidebar.row("owl")).to_have_count(0)
     with page.expect_response(lambda response: keeps(response, "dstack-jupyter-machines")):
-        sidebar.section("Machines").click()
+        sidebar.section("Fleets and machines").click()
     page.reload()
     expect(sidebar.filter).to_have_value("fox")
     expect(sidebar.row("fox")).to_be_visible()
     expect(sidebar.row("owl")).to_have_count(0)
-    expect(sidebar.section("Machines")).to_have_attribute("aria-expanded", "false")
+    expect(sidebar.section("Fleets and machines")).to_have_attribute("aria-expanded", "false")
     expect(sidebar.section("Runs")).to_have_attribute("aria-expanded", "true")
 
 
