@@ -26,6 +26,7 @@ from dstack_engine.records.runs import RunView
 from dstack_jupyter.commands.table import NOTEBOOK
 from dstack_jupyter.fleet_watching import LOOKING, Looked
 from dstack_jupyter.gateway import Gateway
+from dstack_jupyter.machines import is_settled
 from dstack_jupyter.rendering.markup import prose
 from dstack_jupyter.replicas import is_service
 from dstack_jupyter.run import Run
@@ -208,6 +209,10 @@ class NotebookSurface:
             looked.over.wait(LOOKING)
         finally:
             watcher.forget(looked)
+        card.update(looked.view, looked.runs)
+        # A notebook that ends with this cell must not miss how it ended.
+        if not (is_settled(looked.view) and card.wait_until_frozen(FREEZING)):
+            card.renew_copy()
         return looked.view
 
     @contextmanager

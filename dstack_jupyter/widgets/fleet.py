@@ -87,6 +87,18 @@ class FleetCard(anywidget.AnyWidget):
             self._freezing = True
         self._pace.request(self._flush)
 
+    def renew_copy(self) -> None:
+        """Bring the static copy beside the live card up to date, where more than a detail changed.
+
+        A notebook may be saved meanwhile; its pages draw the card anew for that.
+        """
+        with self._lock:
+            words, handle = _words(self._view), self._handle
+            if handle is None or self._freezing or words == self._copied:
+                return
+            self._copied = words
+            handle.update(self._repr_mimebundle_()[0], raw=True)  # type: ignore[no-untyped-call]
+
     def wait_until_frozen(self, timeout: float | None = None) -> bool:
         """Wait until the card is static; return whether it is, after *timeout* seconds at most."""
         return self._frozen.wait(timeout)
@@ -124,7 +136,7 @@ class FleetCard(anywidget.AnyWidget):
         if state != self.fleet:
             self.fleet = state
         if not freezing:
-            self._renew_copy(handle)
+            self.renew_copy()
             return
         bundle = self.static_copy().bundle()
         if handle is not None:
@@ -135,16 +147,6 @@ class FleetCard(anywidget.AnyWidget):
             self.close()
             self.__dict__.pop("_repr_mimebundle_", None)  # closing takes it away; the copy stays
         self._frozen.set()
-
-    def _renew_copy(self, handle: DisplayHandle | None) -> None:
-        """Bring the static copy beside the live card up to date, where more than a detail changed.
-
-        A notebook may be saved meanwhile; its pages draw the card anew for that.
-        """
-        words = _words(self._view)
-        if handle is not None and words != self._copied:
-            self._copied = words
-            handle.update(self._repr_mimebundle_()[0], raw=True)  # type: ignore[no-untyped-call]
 
     # -- what the page says; in the thread that reads its messages
 
