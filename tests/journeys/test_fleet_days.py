@@ -23,6 +23,7 @@ from tests.journeys.engines import EngineProcess, processes_of
 from tests.journeys.fleets import NOTICED, Lab
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
+soak = pytest.mark.soak
 
 RETRIED = "retry: {on_events: [interruption], duration: 1h}\n"
 FOR_EVER = "commands: [echo up, sleep 10000]"
@@ -31,8 +32,8 @@ silent_faults = pytest.mark.parametrize(
     ("fault", "remedy"),
     [
         pytest.param(BedHost.cut, BedHost.heal, id="a cable pulled"),
-        pytest.param(BedHost.blackhole, BedHost.unblackhole, id="packets lost"),
-        pytest.param(BedHost.freeze, BedHost.thaw, id="a frozen machine"),
+        pytest.param(BedHost.blackhole, BedHost.unblackhole, id="packets lost", marks=soak),
+        pytest.param(BedHost.freeze, BedHost.thaw, id="a frozen machine", marks=soak),
     ],
 )
 Fault = Callable[[BedHost], None]
@@ -139,7 +140,7 @@ def test_a_cable_that_is_out_for_five_seconds_is_hardly_noticed(lab: Lab) -> Non
     assert counted(lab, name) == list(range(1, 301))
 
 
-@pytest.mark.soak
+@soak
 @silent_faults
 def test_a_run_that_may_be_retried_goes_elsewhere_and_never_runs_twice(
     lab: Lab, fault: Fault, remedy: Fault
@@ -162,7 +163,7 @@ def test_a_run_that_may_be_retried_goes_elsewhere_and_never_runs_twice(
     assert lab.client.run(name).status is RunStatus.RUNNING
 
 
-@pytest.mark.soak
+@soak
 def test_a_run_that_may_not_be_retried_is_given_up_after_a_while(lab: Lab) -> None:
     host = lab.bed.hosts[0]
     lab.apply(host)
@@ -179,7 +180,7 @@ def test_a_run_that_may_not_be_retried_is_given_up_after_a_while(lab: Lab) -> No
     assert lab.engine.until_ended(again).status is RunStatus.DONE
 
 
-@pytest.mark.soak
+@soak
 def test_a_run_that_may_be_retried_waits_for_the_only_machine_there_is(lab: Lab) -> None:
     host = lab.bed.hosts[0]
     lab.apply(host)
@@ -199,7 +200,7 @@ def test_a_run_that_may_be_retried_waits_for_the_only_machine_there_is(lab: Lab)
 # --- a machine loses power, its Docker Engine or room ---------------------------------------
 
 
-@pytest.mark.parametrize("fault", [BedHost.kill, BedHost.crash])
+@pytest.mark.parametrize("fault", [BedHost.kill, pytest.param(BedHost.crash, marks=soak)])
 def test_a_run_on_a_machine_that_was_switched_off_and_on_was_interrupted(
     lab: Lab, fault: Fault
 ) -> None:
@@ -225,7 +226,7 @@ def test_a_run_on_a_machine_that_was_switched_off_and_on_was_interrupted(
     assert lab.engine.until_ended(again).status is RunStatus.DONE
 
 
-@pytest.mark.soak
+@soak
 def test_a_run_on_a_machine_that_lost_power_is_retried_on_another(lab: Lab) -> None:
     lab.apply()
     lab.ready()
@@ -285,7 +286,7 @@ def test_a_full_disk_is_said_and_the_task_goes_to_the_next_machine(lab: Lab) -> 
     assert view.jobs[0].offer.id == offers[1]
 
 
-@pytest.mark.soak
+@soak
 def test_a_slow_cable_makes_nothing_fail(lab: Lab) -> None:
     host = lab.bed.hosts[0]
     host.slow("256kbit")
@@ -318,7 +319,7 @@ def test_an_engine_that_is_killed_finds_its_machines_and_their_runs_again(lab: L
     assert masters == now
 
 
-@pytest.mark.soak
+@soak
 def test_an_engine_that_starts_while_a_machine_is_silent_waits_for_it(lab: Lab) -> None:
     host = lab.bed.hosts[0]
     lab.apply(host)
@@ -356,11 +357,10 @@ def test_a_changed_host_key_stops_everything_until_it_is_trusted(lab: Lab) -> No
     assert examination.host_key in told.text
     assert shown in told.text
     assert told.fix == f"%dstack fleet trust lab {host.address}"
-    with pytest.raises(NoOffers, match="host key"):
-        lab.submit("commands: [echo up]")
+    name = lab.submit("commands: [echo up]").name
+    lab.until(lambda: "host key" in lab.waiting(name), "the run to say what it waits for")
     lab.client.trust("lab", 0)
-    lab.ready()
-    assert lab.engine.until_ended(lab.submit("commands: [echo up]").name).status is RunStatus.DONE
+    assert lab.engine.until_ended(name).status is RunStatus.DONE
 
 
 def test_a_machine_that_does_not_let_us_in_is_told_of_and_used_once_it_does(lab: Lab) -> None:
