@@ -209,6 +209,9 @@ def test_what_was_known_of_a_machine_stays_known_when_it_cannot_be_reached() -> 
     after = examined(silent, trouble, shape=None)
     assert after.status is InstanceStatus.IDLE, "it does not answer: nothing else is known"
     assert after.unreachable_why == "timed out"
+    back = advance_machine(after, MachineSighting(answered=True), LATER)
+    assert is_ready(back), "what was found while it was silent does not hold any more"
+    assert trouble_of(back) is None
 
 
 def test_a_machine_that_does_not_answer_keeps_its_status_and_says_since_when() -> None:

@@ -89,7 +89,7 @@ def advance_machine(instance: Instance, seen: MachineSighting, now: datetime) ->
     if instance.delete_requested_at is not None or instance.status is InstanceStatus.TERMINATING:
         return _leave(instance, seen, now)
     if seen.answered:
-        instance = replace(instance, unreachable_since=None, unreachable_why=None)
+        instance = _back(instance)
     elif seen.silent is not None:
         since = instance.unreachable_since or now
         instance = replace(instance, unreachable_since=since, unreachable_why=seen.silent)
@@ -106,6 +106,21 @@ def _leave(instance: Instance, seen: MachineSighting, now: datetime) -> Instance
     if seen.held is not None:
         return replace(instance, reason=seen.held)
     return instance
+
+
+def _back(instance: Instance) -> Instance:
+    """Return the instance of a machine that answers.
+
+    What a look found that was taken while it was silent does not hold any more; the next look is
+    due soon.
+    """
+    if instance.reachable:
+        return instance
+    known = instance.examination
+    if known is not None and instance.status in READY:
+        findings = tuple(found for found in known.findings if found.ok or not found.fatal)
+        known = replace(known, findings=findings)
+    return replace(instance, examination=known, unreachable_since=None, unreachable_why=None)
 
 
 def _examined(instance: Instance, found: Examination) -> Instance:
