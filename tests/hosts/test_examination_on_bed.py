@@ -212,4 +212,4 @@ def own_image(docker_engine: Engine, busybox_image: str, box: BedHost) -> Iterat
     docker_engine.client.images.get(busybox_image).tag(repository, tag)
     yield name
     docker_engine.client.images.remove(name)
-    box.docker.images.remove(name)
+    box.docker.images.remove(name, force=True)

@@ -121,7 +121,7 @@ def documented_commands() -> list[list[str]]:
     text = (Path(__file__).parents[2] / "docs/uninstall.md").read_text()
     block = text.partition("## To take everything away")[2].split("```")[1]
     lines = [line.partition("#")[0].split() for line in block.splitlines()]
-    ours = [words[1:] for words in lines if words[:1] == ["dstack-jupyter"]]
+    ours = [words[1:] for words in lines if words[:1] == ["dstack-jupyter"] and "NAME" not in words]
     return [[str(Path(sys.executable).with_name("dstack-jupyter")), *words] for words in ours]
 
 
