@@ -1,5 +1,6 @@
-// What is ours of the bundler's configuration: sheets are made small, and so are the names of what
-// is private (`_name`), which nothing outside of our classes reads. The rest is @jupyter/builder's.
+// What is ours of the bundler's configuration: sheets and scripts are made small. The names of
+// properties stay: one made short may be one that a class of Lab's has. The rest is
+// @jupyter/builder's.
 const { rspack } = require('@rspack/core');
 
 module.exports = {
@@ -18,7 +19,7 @@ module.exports = {
       new rspack.SwcJsMinimizerRspackPlugin({
         minimizerOptions: {
           compress: { passes: 3, ecma: 2020 },
-          mangle: { props: { regex: '^_[a-z][A-Za-z]{2,}$', undeclared: true } }
+          mangle: true
         }
       })
     ]

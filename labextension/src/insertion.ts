@@ -7,15 +7,15 @@ import {
   showDialog
 } from '@jupyterlab/apputils';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
-import type { INotebookContent } from '@jupyterlab/nbformat';
 import {
   INotebookTracker,
   NotebookActions,
   NotebookPanel
 } from '@jupyterlab/notebook';
-import { KernelSpec } from '@jupyterlab/services';
 import { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
+
+import { code, load, notebook } from './notebooks';
 
 /** Where cells go. */
 export class Insertion {
@@ -94,7 +94,9 @@ export class Insertion {
       type: 'notebook'
     });
     const known = kernelspecs.specs;
-    const content = notebookOf(text, known?.kernelspecs[known.default]);
+    const spec = known?.kernelspecs[known.default];
+    const first = code('first', text.replace(/\n$/, ''));
+    const content = notebook(spec, [load(), first]);
     await contents.save(path, { type: 'notebook', format: 'json', content });
     await this._app.commands.execute(OPEN, { path, factory: 'Notebook' });
   }
@@ -105,31 +107,4 @@ const OPEN = 'docmanager:open';
 
 function isWritable(panel: NotebookPanel): boolean {
   return !panel.isDisposed && !!panel.model && !panel.model.readOnly;
-}
-
-/** Return a notebook that loads the extension, and then has a cell of *text*. */
-function notebookOf(
-  text: string,
-  spec: KernelSpec.ISpecModel | undefined
-): INotebookContent {
-  const code = (id: string, source: string): INotebookContent['cells'][0] => ({
-    cell_type: 'code',
-    id,
-    metadata: {},
-    source,
-    execution_count: null,
-    outputs: []
-  });
-  const metadata = spec && {
-    kernelspec: { name: spec.name, display_name: spec.display_name }
-  };
-  return {
-    nbformat: 4,
-    nbformat_minor: 5,
-    metadata: metadata ?? {},
-    cells: [
-      code('load', '%load_ext dstack_jupyter'),
-      code('first', text.replace(/\n$/, ''))
-    ]
-  };
 }

@@ -3,6 +3,8 @@ import type { INotebookContent } from '@jupyterlab/nbformat';
 import { KernelSpec } from '@jupyterlab/services';
 import { TranslationBundle } from '@jupyterlab/translation';
 
+import { code, load, notebook, text } from './notebooks';
+
 const TASK = `%%dstack task --name hello -y
 commands:
   - echo "Hello from $DSTACK_RUN_NAME"
@@ -22,7 +24,7 @@ export function templateNotebook(
   trans: TranslationBundle,
   spec: KernelSpec.ISpecModel | null
 ): INotebookContent {
-  const cells = [
+  return notebook(spec, [
     text(
       'about',
       trans.__(
@@ -30,7 +32,7 @@ export function templateNotebook(
         '%%dstack' // as a value, for a text's own %% becomes one
       )
     ),
-    code('load', '%load_ext dstack_jupyter'),
+    load(),
     text(
       'about-task',
       trans.__(
@@ -45,35 +47,5 @@ export function templateNotebook(
       )
     ),
     code('service', SERVICE)
-  ];
-  return {
-    nbformat: 4,
-    nbformat_minor: 5,
-    metadata: spec
-      ? {
-          kernelspec: {
-            name: spec.name,
-            display_name: spec.display_name,
-            language: spec.language
-          },
-          language_info: { name: spec.language }
-        }
-      : {},
-    cells
-  };
-}
-
-function text(id: string, source: string): INotebookContent['cells'][0] {
-  return { cell_type: 'markdown', id, metadata: {}, source };
-}
-
-function code(id: string, source: string): INotebookContent['cells'][0] {
-  return {
-    cell_type: 'code',
-    id,
-    metadata: {},
-    source,
-    execution_count: null,
-    outputs: []
-  };
+  ]);
 }
