@@ -38,7 +38,7 @@ REAL = [
     process_host,
     pytest.param(docker_host, marks=pytest.mark.docker),
     pytest.param(ssh_host, marks=[pytest.mark.docker, pytest.mark.slow]),
-    pytest.param(bed_host, marks=[pytest.mark.docker, pytest.mark.slow]),
+    pytest.param(bed_host, marks=pytest.mark.soak),
 ]
 
 

@@ -108,6 +108,7 @@ def test_nodes_on_three_hosts_find_each_other_and_leave_nothing_running(lab: Lab
     assert lab.containers(running=True) == []
 
 
+@pytest.mark.soak
 def test_torchrun_reduces_and_trains_over_three_hosts(lab: Lab, bed_torch_image: str) -> None:
     torchrun = (
         "python3 -m torch.distributed.run --nnodes=$DSTACK_NODES_NUM --nproc-per-node=1 "
