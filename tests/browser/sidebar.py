@@ -78,15 +78,16 @@ def confirm(page: Page, word: str) -> None:
 
 def in_terminal(project: Path, *words: str, text: str = "") -> None:
     """Do something with the `dstack-jupyter` program, as another window would."""
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "dstack_jupyter.cli", *words],
         cwd=project,
         input=text,
         text=True,
-        check=True,
+        check=False,
         capture_output=True,
         timeout=60,
     )
+    assert done.returncode == 0, done.stderr
 
 
 def start(project: Path, name: str, *commands: str, more: str = "") -> None:

@@ -231,7 +231,7 @@ def test_of_a_service_one_replica_is_chosen_and_heard(lab: LabServer, page: Page
         type: service
         name: twins
         commands:
-          - {sys.executable} -u {script}  # $DSTACK_SERVICE_PORT
+          - {sys.executable} -u {script} $DSTACK_SERVICE_PORT
         port: 8000
         replicas: 2
     """
