@@ -15,7 +15,7 @@ PARROT = """\
 type: service
 name: parrot
 commands:
-  - {python} -u {script}  # $DSTACK_SERVICE_PORT
+  - {python} -u {script} $DSTACK_SERVICE_PORT
 port: 8000
 model: echo
 """

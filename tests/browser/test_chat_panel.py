@@ -23,7 +23,7 @@ type: service
 name: sleeper
 commands:
   - sleep 12
-  - {python} -u {script}  # $DSTACK_SERVICE_PORT
+  - {python} -u {script} $DSTACK_SERVICE_PORT
 port: 8000
 model: echo
 replicas: 0..1

@@ -30,7 +30,7 @@ replicas: 2
 PARROT = """\
 %%dstack service --name parrot -y --wait --instance-type process --no-files
 commands:
-  - {python} -u {script}  # $DSTACK_SERVICE_PORT
+  - {python} -u {script} $DSTACK_SERVICE_PORT
 port: 8000
 model: echo
 """

@@ -83,7 +83,7 @@ def echo(project: Path) -> str:
     (project / "echo_model.py").write_text(MODEL)
     script = project / "echo_model.py"
     return (
-        f"commands:\n  - {sys.executable} -u {script}  # $DSTACK_SERVICE_PORT\n"
+        f"commands:\n  - {sys.executable} -u {script} $DSTACK_SERVICE_PORT\n"
         "port: 8000\nmodel: echo\n"
     )
 
