@@ -22,6 +22,8 @@ from dstack_engine.home import Home
 from dstack_engine.hosts.base import TellsChanges
 from tests.files.projects import write
 
+pytestmark = pytest.mark.slow
+
 Seen = dict[str, tuple[bytes, object]]
 
 

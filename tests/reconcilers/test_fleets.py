@@ -26,6 +26,8 @@ from dstack_engine.spec.fleets import FleetConfiguration
 from dstack_engine.spec.parsing import parse_configuration
 from tests.reconcilers.test_engine import Ground, a_task
 
+pytestmark = pytest.mark.slow
+
 
 class FleetGround(Ground):
     """An engine over fakes, whose machines are asked 50 times a second."""

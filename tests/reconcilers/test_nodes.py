@@ -19,6 +19,8 @@ from dstack_engine.testing import FakeHost
 from tests.reconcilers.test_engine import Ground, a_task
 from tests.reconcilers.test_places import add_fleet, run
 
+pytestmark = pytest.mark.slow
+
 _SOON = timedelta(seconds=0.3)
 
 HOSTS = {"lab-0": "ann", "lab-1": "bob", "lab-2": "cyd", "lab-3": "dan"}

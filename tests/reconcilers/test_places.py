@@ -17,6 +17,8 @@ from dstack_engine.records.runs import RunStatus
 from dstack_engine.spec.fleets import FleetConfiguration
 from tests.reconcilers.test_engine import Ground, a_task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
